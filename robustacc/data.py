@@ -7,6 +7,7 @@ __all__ = ['MNIST_MD5', 'SUPERCLASSES', 'WNIDS', 'IMAGENET_FOLDERS', 'DATASETS',
            'data_root', 'superclass_folders', 'Ragged', 'load', 'to_float', 'crop_and_flip', 'Batch', 'batches']
 
 # %% ../nbs/00_data.ipynb #9da01bd5
+import codecs
 import hashlib
 import json
 import os
@@ -301,9 +302,11 @@ def _svhn(root: Path, download: bool) -> Data:
 # %% ../nbs/00_data.ipynb #033513e2
 class _ArraysOnly(pickle.Unpickler):
     "Unpickles NumPy arrays and plain containers, nothing else."
+    allowed = {"ndarray": np.ndarray, "dtype": np.dtype, "encode": codecs.encode,
+               "_reconstruct": np.empty(0).__reduce__()[0], "_frombuffer": np.empty(0).__reduce_ex__(5)[0]}
+
     def find_class(self, module: str, name: str):
-        if module.split(".")[0] == "numpy" and name in ("_reconstruct", "ndarray", "dtype"):
-            return {"_reconstruct": np.empty(0).__reduce__()[0], "ndarray": np.ndarray, "dtype": np.dtype}[name]
+        if module.split(".")[0] in ("numpy", "_codecs") and name in self.allowed: return self.allowed[name]
         raise pickle.UnpicklingError(f"{module}.{name} does not belong in this file")
 
 def _cifar10(root: Path, download: bool) -> Data:
@@ -594,8 +597,8 @@ def batches(
     if seed is not None: _check_count("seed", seed, 0)
     order, draws = (np.arange(len(split)), None) if seed is None else _draws(len(split), seed, epoch)
     def batch(index: np.ndarray) -> Batch:
-        if draws is None or augment is None: images = to_float(np.array(split.images[index]), device=device)
-        elif split.ragged is not None: images = to_float(split.ragged.crops(index, draws[index], augment), device=device)
-        else: images = to_float(crop_and_flip(torch.from_numpy(split.images[index]).to(device), draws[index], augment))
-        return Batch(images, torch.from_numpy(split.labels[index]).to(device), torch.from_numpy(index).to(device))
+        if draws is None or augment is None: images = split.images[index]
+        elif split.ragged is not None: images = split.ragged.crops(index, draws[index], augment)
+        else: images = crop_and_flip(torch.from_numpy(split.images[index]).to(device), draws[index], augment)
+        return Batch(to_float(images, device=device), torch.from_numpy(split.labels[index]).to(device), torch.from_numpy(index).to(device))
     return (batch(order[at:at + batch_size]) for at in range(0, len(order), batch_size))

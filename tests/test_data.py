@@ -1,0 +1,468 @@
+"Data sets on generated files: right, missing, short, and damaged."
+import gzip
+import hashlib
+import json
+import os
+import pickle
+import socket
+import stat
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from robustacc import data as rd
+from robustacc.data import Augment, Data, batches, load
+
+REAL = os.environ.get("ROBUSTACC_DATA", "")
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    "No name can be resolved and no connection made."
+    def refuse(*args, **kwargs): raise socket.gaierror(-2, "Name or service not known")
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"): monkeypatch.delenv(name, False)
+
+
+def md5(path: Path) -> str: return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def tree(root: Path) -> list[str]: return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+# MNIST
+
+def idx(array: np.ndarray) -> bytes:
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+@pytest.fixture
+def mnist(tmp_path, monkeypatch):
+    rng, raw, arrays = np.random.default_rng(0), tmp_path / "MNIST/raw", []
+    raw.mkdir(parents=True)
+    for part, n in (("train", 30), ("t10k", 10)):
+        arrays += [rng.integers(0, 256, (n, 28, 28), np.uint8), np.arange(n).astype(np.uint8) % 10]
+        for kind, array in zip(("images-idx3", "labels-idx1"), arrays[-2:]): (raw / f"{part}-{kind}-ubyte").write_bytes(idx(array))
+    monkeypatch.setattr(rd, "MNIST_MD5", {name: md5(raw / name) for name in rd.MNIST_MD5})
+    return tmp_path, arrays
+
+
+def test_mnist(mnist, offline):
+    root, arrays = mnist
+    data = load("mnist", root=root)
+    assert (data.eps, data.augment, data.in_shape, data.n_classes, data.split) == (.1, None, (1, 28, 28), 10, "published")
+    for got, want in zip((data.train.images[:, 0], data.train.labels, data.test.images[:, 0], data.test.labels), arrays):
+        assert np.array_equal(got, want)
+    assert data.train.images.dtype == np.uint8 and data.train.labels.dtype == np.int64
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-5], lambda content: content[:40] + b"x" + content[41:], lambda content: b""])
+@pytest.mark.parametrize("file", list(rd.MNIST_MD5))
+def test_mnist_damaged(mnist, offline, file, damage):
+    path = mnist[0] / "MNIST/raw" / file
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=f"{file} is truncated or corrupted"): load("mnist", root=mnist[0])
+
+
+def test_mnist_archives_are_unpacked_without_a_network(mnist, offline, monkeypatch):
+    from torchvision.datasets import MNIST
+    root, raw = mnist[0], mnist[0] / "MNIST/raw"
+    for file in rd.MNIST_MD5:
+        (raw / f"{file}.gz").write_bytes(gzip.compress((raw / file).read_bytes()))
+        (raw / file).unlink()
+    monkeypatch.setattr(MNIST, "resources", [(f"{file}.gz", md5(raw / f"{file}.gz")) for file in rd.MNIST_MD5])
+    assert np.array_equal(load("mnist", root=root).train.images[:, 0], mnist[1][0])
+    assert len(tree(raw)) == 8 and not any(path.is_symlink() for path in raw.iterdir())
+
+
+def test_mnist_short_archive(mnist, offline, monkeypatch):
+    "An archive with a wrong checksum is not unpacked, and is left as it was."
+    raw, file = mnist[0] / "MNIST/raw", "train-images-idx3-ubyte"
+    short = gzip.compress((raw / file).read_bytes())[:-100]
+    (raw / f"{file}.gz").write_bytes(short)
+    (raw / file).unlink()
+    before = tree(mnist[0])
+    with pytest.raises(FileNotFoundError, match=file): load("mnist", root=mnist[0])
+    assert tree(mnist[0]) == before and (raw / f"{file}.gz").read_bytes() == short
+
+
+# SVHN
+
+@pytest.fixture
+def svhn(tmp_path, monkeypatch):
+    from scipy.io import savemat
+    from torchvision.datasets import SVHN
+    rng, split_list, arrays = np.random.default_rng(1), dict(SVHN.split_list), []
+    for part, n in (("train", 40), ("test", 20)):
+        images, labels = rng.integers(0, 256, (n, 3, 32, 32), np.uint8), np.arange(n) % 10 + 1  # 1 .. 10, where 10 is the digit 0
+        path = tmp_path / f"{part}_32x32.mat"
+        savemat(path, dict(X=images.transpose(2, 3, 1, 0), y=labels[:, None].astype(np.uint8)), do_compression=True)
+        split_list[part] = [SVHN.split_list[part][0], path.name, md5(path)]
+        arrays += [images, labels % 10]
+    monkeypatch.setattr(SVHN, "split_list", split_list)
+    return tmp_path, arrays
+
+
+def test_svhn(svhn, offline):
+    data = load("svhn", root=svhn[0])
+    assert (data.eps, data.augment, data.in_shape, data.n_classes) == (.031, None, (3, 32, 32), 10)
+    for got, want in zip((data.train.images, data.train.labels, data.test.images, data.test.labels), svhn[1]):
+        assert np.array_equal(got, want)
+    assert data.train.images.flags.c_contiguous
+
+
+@pytest.mark.parametrize("file", ["train_32x32.mat", "test_32x32.mat"])
+def test_svhn_truncated(svhn, offline, file):
+    path = svhn[0] / file
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match=f"{file} is truncated or corrupted"): load("svhn", root=svhn[0])
+
+
+# CIFAR-10
+
+class Trap:
+    def __reduce__(self): return os.mkdir, ("trapped",)
+
+
+@pytest.fixture
+def cifar10(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10
+    rng, folder, arrays, lists = np.random.default_rng(2), tmp_path / CIFAR10.base_folder, [], []
+    folder.mkdir()
+    def write(file, content):
+        (folder / file).write_bytes(pickle.dumps(content, protocol=2))
+        return [file, md5(folder / file)]
+    for part in (CIFAR10.train_list, CIFAR10.test_list):
+        images, labels = rng.integers(0, 256, (10 * len(part), 3, 32, 32), np.uint8), np.tile(np.arange(10), len(part))
+        lists.append([write(file, dict(data=images[10 * k:10 * k + 10].reshape(10, -1), labels=labels[10 * k:10 * k + 10].tolist()))
+                      for k, (file, _) in enumerate(part)])
+        arrays += [images, labels]
+    file, digest = write("batches.meta", dict(label_names=[f"kind {k}" for k in range(10)]))
+    monkeypatch.setattr(CIFAR10, "train_list", lists[0])
+    monkeypatch.setattr(CIFAR10, "test_list", lists[1])
+    monkeypatch.setattr(CIFAR10, "meta", dict(CIFAR10.meta, md5=digest))
+    return folder, arrays
+
+
+def test_cifar10(cifar10, offline):
+    data = load("cifar10", root=cifar10[0].parent)
+    assert (data.eps, data.augment, data.in_shape, data.classes[3]) == (.031, Augment(4, 32, True), (3, 32, 32), "kind 3")
+    for got, want in zip((data.train.images, data.train.labels, data.test.images, data.test.labels), cifar10[1]):
+        assert np.array_equal(got, want)
+
+
+@pytest.mark.parametrize("file", ["data_batch_1", "data_batch_5", "test_batch", "batches.meta"])
+def test_cifar10_truncated(cifar10, offline, file):
+    path = cifar10[0] / file
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=f"{file} is truncated or corrupted"): load("cifar10", root=cifar10[0].parent)
+
+
+def test_cifar10_pickle_runs_no_program(cifar10, offline, monkeypatch, tmp_path):
+    from torchvision.datasets import CIFAR10
+    monkeypatch.chdir(tmp_path)
+    path = cifar10[0] / "test_batch"
+    path.write_bytes(pickle.dumps(dict(data=Trap(), labels=[])))
+    monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", md5(path)]])
+    with pytest.raises(pickle.UnpicklingError, match="mkdir does not belong"): load("cifar10", root=cifar10[0].parent)
+    assert not Path("trapped").exists()
+
+
+# nothing there
+
+@pytest.mark.parametrize("name, file", [("mnist", "train-images-idx3-ubyte"), ("svhn", "train_32x32.mat"), ("cifar10", "data_batch_1")])
+@pytest.mark.parametrize("download", [True, False])
+def test_offline_and_absent(tmp_path, offline, name, file, download):
+    root = tmp_path / "nowhere"
+    with pytest.raises(FileNotFoundError) as caught: load(name, root=root, download=download)
+    message = str(caught.value)
+    assert all(part in message for part in (name, file, str(root), "ROBUSTACC_DATA", "python -c")), message
+    assert ("download failed" in message) == download
+    assert tree(tmp_path) == []  # not even the folder
+    assert socket.getdefaulttimeout() is None
+
+
+def test_unfinished_download_leaves_nothing(tmp_path, monkeypatch):
+    from torchvision.datasets import SVHN
+    def fail(self):
+        (Path(self.root) / "train_32x32.mat").write_bytes(b"half of it")
+        raise OSError("No space left on device")
+    monkeypatch.setattr(SVHN, "download", fail)
+    with pytest.raises(FileNotFoundError, match="No space left"): load("svhn", root=tmp_path)
+    assert tree(tmp_path) == []
+
+
+def test_interrupted_download_leaves_nothing(tmp_path, monkeypatch):
+    from torchvision.datasets import SVHN
+    def interrupt(self): raise KeyboardInterrupt
+    monkeypatch.setattr(SVHN, "download", interrupt)
+    with pytest.raises(KeyboardInterrupt): load("svhn", root=tmp_path / "new")
+    assert tree(tmp_path) == []
+
+
+def test_root_comes_from_argument_environment_or_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("ROBUSTACC_DATA", "/somewhere")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert (rd.data_root("here"), rd.data_root()) == (Path("here"), Path("/somewhere"))
+    monkeypatch.delenv("ROBUSTACC_DATA")
+    assert rd.data_root() == tmp_path / "robustacc"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert rd.data_root() == Path.home() / ".cache/robustacc"
+
+
+# Restricted ImageNet
+
+def picture(path: Path, rng, mode: str = "RGB") -> None:
+    "A smooth random picture of random shape, as JPEG."
+    from PIL import Image
+    size = tuple(int(side) for side in rng.integers(60, 260, 2))
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), np.uint8)).resize(size, Image.BICUBIC)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse.convert(mode).save(path, quality=90)
+
+
+def reference(path: Path) -> np.ndarray:
+    "torchvision's own pipeline."
+    from PIL import Image
+    from torchvision.transforms import CenterCrop, Compose, PILToTensor, Resize
+    return Compose([Resize(72), CenterCrop(64), PILToTensor()])(Image.open(path).convert("RGB")).numpy()
+
+
+def files(root: Path, part: str) -> list[str]:
+    [cache] = root.glob("resimagenet-72-*")
+    return (cache / part / "files.txt").read_text().split()
+
+
+@pytest.fixture
+def wnids(tmp_path):
+    "An ImageNet folder: a thousand invented wnids, with pictures in two classes of each range and two that belong nowhere."
+    rng, root = np.random.default_rng(3), tmp_path / "data"
+    for part, n in (("train", 2), ("val", 1)):
+        for number in range(1000): (root / "imagenet" / part / f"n{10 * number:08d}").mkdir(parents=True)
+        for number in [end for ends in rd.SUPERCLASSES.values() for end in ends] + [0, 999]:
+            for k in range(n): picture(root / f"imagenet/{part}/n{10 * number:08d}/{part}_{number}_{k}.JPEG", rng, "L" if number == 30 else "RGB")
+    return root
+
+
+def test_resimagenet_from_wnids(wnids, offline):
+    data = load("resimagenet", root=wnids)
+    assert (data.eps, data.augment, data.in_shape, data.n_classes, data.split) == (.005, Augment(8, 64), (3, 64, 64), 9, "published")
+    assert data.classes == ("dog", "cat", "frog", "turtle", "bird", "primate", "fish", "crab", "insect")
+    assert (len(data.train), len(data.test)) == (36, 18)
+    ranges = list(rd.SUPERCLASSES.values())
+    for part, split in (("train", data.train), ("test", data.test)):
+        assert isinstance(split.images, np.memmap)
+        for i, file in enumerate(files(wnids, part)):
+            number = int(file.split("_")[1])
+            low, high = ranges[split.labels[i]]
+            assert low <= number <= high
+            assert np.array_equal(split.images[i], reference(wnids / "imagenet" / file))
+
+
+def test_resimagenet_random_crops(wnids, offline):
+    from PIL import Image
+    from torchvision.transforms.functional import resize
+    data, seen = load("resimagenet", root=wnids), set()
+    names = files(wnids, "train")
+    _, draws = rd._draws(len(data.train), 5, 2)
+    for batch in batches(data.train, 7, seed=5, epoch=2, augment=data.augment):
+        assert batch.images.dtype == torch.float32 and batch.images.shape[1:] == (3, 64, 64)
+        for image, label, i in zip(*batch):
+            whole = np.asarray(resize(Image.open(wnids / "imagenet" / names[i]).convert("RGB"), 72)).transpose(2, 0, 1)
+            assert min(whole.shape[1:]) == 72
+            padded = np.pad(whole, ((0, 0), (8, 8), (8, 8)))
+            top, left = (int(draws[i, axis] * (padded.shape[1 + axis] - 63)) for axis in (0, 1))
+            assert np.array_equal((image * 255).round().byte().numpy(), padded[:, top:top + 64, left:left + 64])
+            assert label == data.train.labels[i]
+            seen.add(int(i))
+    assert seen == set(range(36))
+    plain = next(batches(data.train, 5))
+    assert np.array_equal((plain.images * 255).round().byte().numpy(), data.train.images[:5])
+    part = data.take(train=9).train
+    assert len(part.ragged) == 9 and np.array_equal(part.ragged[8], data.train.ragged[8])
+
+
+def test_resimagenet_builds_once_and_checks_its_cache(wnids, offline, monkeypatch):
+    first = load("resimagenet", root=wnids).summary()
+    monkeypatch.setattr(rd, "_shrink", lambda path: pytest.fail("decoded again"))
+    assert load("resimagenet", root=wnids).summary() == first
+    [cache] = wnids.glob("resimagenet-72-*")
+    assert tree(wnids)[:2] == sorted(["imagenet", "imagenet/train"]) and not list(wnids.glob(".*"))
+    assert stat.S_IMODE(cache.stat().st_mode) == 0o755
+    assert set(json.loads((cache / "meta.json").read_text())["bytes"]) == {str(path.relative_to(cache)) for path in cache.glob("*/*")}
+    for file in ("train/pixels.bin", "test/crops.npy"):
+        content = (cache / file).read_bytes()
+        (cache / file).write_bytes(content[:-10])
+        with pytest.raises(ValueError, match=f"{file} is truncated"): load("resimagenet", root=wnids)
+        (cache / file).write_bytes(content)
+
+
+def test_resimagenet_new_pictures_new_cache(wnids, offline):
+    load("resimagenet", root=wnids)
+    picture(wnids / "imagenet/train/n00001510/another.jpg", np.random.default_rng(9))
+    assert len(load("resimagenet", root=wnids).train) == 37
+    assert len(list(wnids.glob("resimagenet-72-*"))) == 2
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:len(content) // 2], lambda content: b"not a picture", lambda content: b""])
+def test_resimagenet_damaged_picture(wnids, offline, damage):
+    path = wnids / "imagenet/val/n00002810/val_281_0.JPEG"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match="val_281_0.JPEG is truncated or corrupted"): load("resimagenet", root=wnids)
+    assert not list(wnids.glob("*resimagenet*")) and not list(wnids.glob(".*"))
+
+
+def restricted(folder: Path, n: int, seed: int = 4) -> None:
+    rng = np.random.default_rng(seed)
+    for name in rd.SUPERCLASSES:
+        for k in range(n): picture(folder / name / f"{name}{k}.png", rng)
+
+
+def test_resimagenet_from_superclasses(tmp_path, offline):
+    for part, n in (("train", 3), ("val", 2)): restricted(tmp_path / "restricted-imagenet" / part, n)
+    data = load("resimagenet", root=tmp_path)
+    assert (len(data.train), len(data.test), data.split) == (27, 18, "published")
+    for part, split in (("train", data.train), ("test", data.test)):
+        assert [Path(file).parent.name for file in files(tmp_path, part)] == [data.classes[label] for label in split.labels]
+
+
+def test_resimagenet_undivided(tmp_path, offline):
+    restricted(tmp_path / "flat", 8)
+    data = load("resimagenet", root=tmp_path / "flat")
+    assert (len(data.train), len(data.test)) == (54, 18) and "every fifth" in data.split == data.summary()["split"]
+    assert np.bincount(data.test.labels).tolist() == [2] * 9
+    assert not set(files(tmp_path, "train")) & set(files(tmp_path, "test"))
+
+
+def test_resimagenet_only_the_203_wnids(tmp_path, offline):
+    rng, numbers = np.random.default_rng(5), [n for low, high in rd.SUPERCLASSES.values() for n in (low, high)]
+    known = dict(zip(sorted(n for low, high in rd.SUPERCLASSES.values() for n in range(low, high + 1)), rd.WNIDS))
+    for part in ("train", "val"):
+        for number in numbers: picture(tmp_path / part / f"n{known[number]}" / f"{number}.jpg", rng)
+    data = load("resimagenet", root=tmp_path)
+    assert np.bincount(data.train.labels).tolist() == np.bincount(data.test.labels).tolist() == [2] * 9
+
+
+def test_resimagenet_class_without_pictures(tmp_path, offline):
+    for part in ("train", "val"): restricted(tmp_path / part, 1)
+    next((tmp_path / "val/crab").iterdir()).unlink()
+    with pytest.raises(ValueError, match="no picture of crab for testing"): load("resimagenet", root=tmp_path)
+
+
+def test_resimagenet_unsorted_validation_pictures(tmp_path, offline):
+    restricted(tmp_path / "imagenet/train", 1)
+    (tmp_path / "imagenet/val").mkdir()
+    picture(tmp_path / "imagenet/val/ILSVRC2012_val_00000001.JPEG", np.random.default_rng(0))
+    with pytest.raises(ValueError, match="no picture of dog, cat"): load("resimagenet", root=tmp_path)
+
+
+def test_resimagenet_absent(tmp_path, offline):
+    with pytest.raises(FileNotFoundError) as caught: load("resimagenet", root=tmp_path)
+    assert all(part in str(caught.value) for part in ("ROBUSTACC_DATA", str(tmp_path), "python -c", "val"))
+    assert tree(tmp_path) == []
+
+
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="the superuser may write anywhere")
+def test_resimagenet_read_only_folder(tmp_path, offline, monkeypatch):
+    restricted(tmp_path / "fixed/imagenet", 3)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "fixed").chmod(0o555)
+    try: assert len(load("resimagenet", root=tmp_path / "fixed").train) == 18
+    finally: (tmp_path / "fixed").chmod(0o755)
+    assert list((tmp_path / "cache/robustacc").glob("resimagenet-72-*"))
+
+
+# arrays
+
+def test_from_arrays_keeps_memory_maps(tmp_path):
+    path = tmp_path / "images.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (20, 3, 8, 8), np.uint8))
+    images = np.load(path, mmap_mode="r")
+    data = Data.from_arrays(images, np.arange(20) % 4, images[:4], np.arange(4), eps=.03)
+    assert isinstance(data.train.images, np.memmap)
+    seen = torch.cat([batch.images for batch in batches(data.train, 6, seed=0, augment=Augment(1, 8, True))])
+    assert seen.shape == (20, 3, 8, 8) and 0 <= seen.min() and seen.max() <= 1
+    assert data.train.sha256() == data.train.take(20).sha256() == data.train.take(np.arange(20)).sha256()
+    assert data.train.sha256() != data.train.take(np.arange(20)[::-1]).sha256()
+
+
+def test_hash_is_of_type_shape_and_bytes():
+    split = rd.Split(np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 1, 3, 4), np.array([0, 1]))
+    digest = hashlib.sha256()
+    for array in (split.images, split.labels): digest.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
+    assert split.sha256() == digest.hexdigest()
+    assert rd.Split(split.images.reshape(2, 1, 4, 3), split.labels).sha256() != split.sha256()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
+def test_from_arrays_floats_become_float32(dtype):
+    images = np.linspace(0, 1, 4 * 25).reshape(4, 5, 5).astype(dtype)
+    data = Data.from_arrays(images, [0, 1, 0, 1], images, [0, 1, 0, 1], eps=.1)
+    assert data.train.images.dtype == np.float32 and data.train.images.dtype.isnative
+    assert np.array_equal(next(batches(data.train, 4)).images[:, 0].numpy(), images.astype(np.float32))
+
+
+def test_from_arrays_refuses():
+    images, labels = np.zeros((4, 1, 5, 5), np.uint8), [0, 1, 0, 1]
+    def attempt(match, a=images, b=labels, c=images, d=labels, **kwargs):
+        with pytest.raises(ValueError, match=match): Data.from_arrays(a, b, c, d, **(dict(eps=.1) | kwargs))
+    attempt("test_images", c=images.astype(float))
+    attempt("test_images", c=np.zeros((4, 1, 5, 6), np.uint8))
+    attempt("shape", a=images[:0], b=[])
+    attempt("shape", a=images[0, 0])
+    attempt("dtype bool", a=images > 0)
+    attempt("dtype object", a=np.array([[[None]]]))
+    attempt("values from", a=images - .5, c=images.astype(float))
+    attempt("NaN", a=np.full((4, 1, 5, 5), np.nan))
+    attempt("values from", a=np.full((4, 1, 5, 5), np.inf))
+    attempt("test_labels: label 2", d=[0, 1, 2, 1], n_classes=2)
+    attempt("no example of class 2", d=[0, 1, 2, 1])
+    attempt("one label for each", b=np.eye(4, dtype=int))
+    attempt("n_classes 1", b=[0] * 4, d=[0] * 4)
+    attempt("n_classes 2.5", n_classes=2.5)
+    attempt("classes: 3 names; expected 2", classes=("a", "b", "c"))
+    for eps in (0, -1, 1.5, float("nan"), "0.1", True): attempt("eps", eps=eps)
+
+
+def test_labels_of_any_integer_type():
+    images = np.zeros((3, 2, 2), np.uint8)
+    for dtype in (np.uint8, np.int32, np.uint64):
+        labels = np.array([0, 1, 2], dtype)
+        data = Data.from_arrays(images, labels, images, labels, eps=.1)
+        assert data.train.labels.dtype == np.int64
+
+
+# the real files, where they are
+
+def real(name: str) -> Data:
+    if not REAL: pytest.skip("ROBUSTACC_DATA is not set")
+    try: return load(name, root=REAL, download=False)
+    except FileNotFoundError: pytest.skip(f"{name} is not in ROBUSTACC_DATA")
+
+
+@pytest.mark.parametrize("name, train, test, digests", [
+    ("mnist", 60_000, 10_000, ("7260a7355c338e8392209e125b7d63c7ff7749e3d215d14dee1e731393040450",
+                               "6d4950903bed79dc6247602637e27e02668fc0eb6afefcdbc397c4d8ec8821de")),
+    ("cifar10", 50_000, 10_000, ("236658291b13ae8a2ffca05c6e10c548113d2b36fa873858b0c4d39b5f693e1a",
+                                 "11e04191664027bb814c2cc8dc9e45c8c5d9f34aab1425f661d6226fbaf1f7e3"))])
+def test_real(name, train, test, digests):
+    import torchvision.datasets
+    data = real(name)
+    assert (len(data.train), len(data.test), data.summary()["sha256"]) == (train, test, dict(zip(("train", "test"), digests)))
+    for split, flag in ((data.train, True), (data.test, False)):
+        theirs = getattr(torchvision.datasets, name.upper())(REAL, train=flag)
+        images = theirs.data.numpy()[:, None] if name == "mnist" else theirs.data.transpose(0, 3, 1, 2)
+        assert np.array_equal(split.images, images) and np.array_equal(split.labels, np.asarray(theirs.targets))
+
+
+def test_real_svhn():
+    data = real("svhn")
+    assert (len(data.train), len(data.test), data.in_shape) == (73_257, 26_032, (3, 32, 32))
+
+
+def test_real_resimagenet():
+    data = real("resimagenet")
+    assert np.array_equal(np.unique(data.train.labels), np.arange(9)) and np.array_equal(np.unique(data.test.labels), np.arange(9))
