@@ -290,7 +290,7 @@ def robust(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
            progress: bool = False,  # show a bar
            ) -> np.ndarray:  # (n,) bool
     "Which examples are classified correctly both as they are and after the attack."
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
     answer = correct(model, images, labels, batch_size=batch_size, device=device)
     alive = np.flatnonzero(answer)
     with tqdm(total=len(alive), desc=attack.name, disable=not progress, leave=False) as bar:

@@ -224,6 +224,7 @@ def _staging(root: Path):
         if folder: shutil.rmtree(folder, ignore_errors=True)
         if made and root.exists() and not any(root.iterdir()): root.rmdir()
 
+# %% ../nbs/00_data.ipynb #b5a27bcf
 def _fetch(name: str, root: Path, files: list[str], download: bool, fetch) -> None:
     "Make sure that `files` exist under `root`: `fetch(folder)` downloads into a folder, from which they move into place."
     missing, cause = [file for file in files if not (root / file).is_file()], None
@@ -237,7 +238,7 @@ def _fetch(name: str, root: Path, files: list[str], download: bool, fetch) -> No
                     os.replace(folder / file, root / file)
             return
     except (OSError, RuntimeError) as error: cause = error
-    failed = f", and the download failed ({cause})" if cause else ""
+    failed = f", and the download failed ({' '.join(str(cause).split())})" if cause else ""
     raise FileNotFoundError(
         f"{name}: {', '.join(missing)} not found in {root}{failed}. Put the files there, or set ROBUSTACC_DATA to the "
         "folder that has them, or run this where there is a network: "
@@ -251,7 +252,7 @@ def _reuse(root: Path, folder: Path, archives: dict[str, str]) -> None:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).symlink_to(here.resolve())
 
-# %% ../nbs/00_data.ipynb #9120e7d3
+# %% ../nbs/00_data.ipynb #a8ab437f
 def _digits(root: Path, download: bool) -> Data:
     "scikit-learn's digits at 28x28; needs no file and no network."
     from sklearn.datasets import load_digits
@@ -263,7 +264,7 @@ def _digits(root: Path, download: bool) -> Data:
     data = from_arrays(images[train], labels[train], images[test], labels[test], eps=.1, name="digits")
     return replace(data, split="stratified")
 
-# %% ../nbs/00_data.ipynb #7eb8c053
+# %% ../nbs/00_data.ipynb #b276d16c
 MNIST_MD5 = {"train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
              "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
              "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
@@ -283,7 +284,7 @@ def _mnist(root: Path, download: bool) -> Data:
     arrays = [read(file) for file in MNIST_MD5]
     return replace(from_arrays(*arrays, eps=.1, name="mnist"), split="published")
 
-# %% ../nbs/00_data.ipynb #173021b9
+# %% ../nbs/00_data.ipynb #03621014
 def _svhn(root: Path, download: bool) -> Data:
     "SVHN from train_32x32.mat and test_32x32.mat."
     from torchvision.datasets import SVHN
@@ -299,7 +300,7 @@ def _svhn(root: Path, download: bool) -> Data:
         arrays += [np.ascontiguousarray(published.data), published.labels]
     return replace(from_arrays(*arrays, eps=.031, n_classes=10, name="svhn"), split="published")
 
-# %% ../nbs/00_data.ipynb #033513e2
+# %% ../nbs/00_data.ipynb #ad311510
 class _ArraysOnly(pickle.Unpickler):
     "Unpickles NumPy arrays and plain containers, nothing else."
     allowed = {"ndarray": np.ndarray, "dtype": np.dtype, "encode": codecs.encode,
@@ -328,7 +329,7 @@ def _cifar10(root: Path, download: bool) -> Data:
     return replace(from_arrays(*arrays, eps=.031, name="cifar10", classes=read(meta["filename"])[meta["key"]],
                                augment=Augment(4, 32, True)), split="published")
 
-# %% ../nbs/00_data.ipynb #15b53a2f
+# %% ../nbs/00_data.ipynb #6b486a20
 SUPERCLASSES = {"dog": (151, 268), "cat": (281, 285), "frog": (30, 32), "turtle": (33, 37), "bird": (80, 100),
                 "primate": (365, 382), "fish": (389, 397), "crab": (118, 121), "insect": (300, 319)}  # both ends included
 WNIDS = """
@@ -361,7 +362,7 @@ def superclass_folders(
     return {known[number]: label for label, (low, high) in enumerate(SUPERCLASSES.values())
             for number in range(low, high + 1) if known[number] in found}
 
-# %% ../nbs/00_data.ipynb #027c7c95
+# %% ../nbs/00_data.ipynb #0cb7baba
 def _pictures(folder: Path) -> list[tuple[str, int]]:
     "Path below `folder` and label of each picture, in the order of the paths' hashes."
     if not folder.is_dir(): return []
@@ -380,7 +381,7 @@ def _divide(pictures: list[tuple[str, int]]) -> dict[str, list[tuple[str, int]]]
         seen[label] += 1
     return parts
 
-# %% ../nbs/00_data.ipynb #0cb7baba
+# %% ../nbs/00_data.ipynb #9efee0c0
 IMAGENET_FOLDERS = ("", "imagenet", "ImageNet", "ILSVRC2012", "restricted-imagenet", "imagenet-sample")
 
 def _find_imagenet(root: Path) -> tuple[Path, dict[str, list[tuple[str, int]]], str]:
@@ -393,12 +394,13 @@ def _find_imagenet(root: Path) -> tuple[Path, dict[str, list[tuple[str, int]]], 
             if any(parts.values()): return folder, parts, "published"
         if pictures := _pictures(folder): return folder, _divide(pictures), "every fifth picture of a class is for testing"
     raise FileNotFoundError(
-        f"resimagenet: no pictures found in {root}. Expected {root}/imagenet/train and {root}/imagenet/val, each with a folder for "
-        f"every wnid (n02085620, ...) or for every superclass ({', '.join(SUPERCLASSES)}). ImageNet can't be downloaded "
-        "without an account: get it from image-net.org, unpack it there, or set ROBUSTACC_DATA to the folder that has it, "
+        f"resimagenet: no pictures found in {root}. Expected {root}/imagenet/train and {root}/imagenet/val, each with a "
+        f"folder for every wnid (n02085620, ...) or for every superclass ({', '.join(SUPERCLASSES)}). "
+        "ImageNet can't be downloaded without an account: get it from image-net.org, unpack it there, "
+        "or set ROBUSTACC_DATA to the folder that has it, "
         f"then run: python -c \"from robustacc.data import load; load('resimagenet', root='{root}')\"")
 
-# %% ../nbs/00_data.ipynb #ac14896e
+# %% ../nbs/00_data.ipynb #c3eb85e9
 @dataclass(frozen=True, eq=False)
 class Ragged:
     "Pictures of different sizes, end to end in one array."
@@ -435,7 +437,7 @@ class Ragged:
         out[mirrored] = out[mirrored, :, :, ::-1]
         return out
 
-# %% ../nbs/00_data.ipynb #5e4d3fb6
+# %% ../nbs/00_data.ipynb #6a9a3483
 def _shrink(path: Path) -> np.ndarray:
     "One picture as (3, h, w) uint8, shorter side 72."
     from PIL import Image
@@ -446,7 +448,7 @@ def _shrink(path: Path) -> np.ndarray:
         raise ValueError(f"{path} is truncated or corrupted: {error}") from error
     return np.asarray(small).transpose(2, 0, 1)
 
-# %% ../nbs/00_data.ipynb #6a9a3483
+# %% ../nbs/00_data.ipynb #77fdaebf
 def _build(folder: Path, pictures: list[tuple[str, int]], out: Path, ragged: bool) -> None:
     "Write centre crops, labels and names, and for training the ragged store, of one split."
     from tqdm import tqdm
@@ -468,7 +470,7 @@ def _build(folder: Path, pictures: list[tuple[str, int]], out: Path, ragged: boo
     np.save(out / "labels.npy", np.array(labels, np.int64))
     (out / "files.txt").write_text("\n".join(files) + "\n")
 
-# %% ../nbs/00_data.ipynb #77fdaebf
+# %% ../nbs/00_data.ipynb #33be6b0e
 def _imagenet_cache(folder: Path, parts: dict[str, list[tuple[str, int]]]) -> Path:
     "The complete cache for these pictures: found, or built beside the image folder or in the user's cache folder."
     digest = hashlib.sha256()
@@ -496,7 +498,7 @@ def _imagenet_cache(folder: Path, parts: dict[str, list[tuple[str, int]]]) -> Pa
     finally: shutil.rmtree(temporary, ignore_errors=True)
     return place / name
 
-# %% ../nbs/00_data.ipynb #33be6b0e
+# %% ../nbs/00_data.ipynb #a2e74d4d
 def _resimagenet(root: Path, download: bool) -> Data:
     "Restricted ImageNet from its memory-mapped cache, which is built on first use."
     folder, parts, origin = _find_imagenet(root)
@@ -516,7 +518,7 @@ def _resimagenet(root: Path, download: bool) -> Data:
     return Data("resimagenet", Split(crops["train"], labels["train"], ragged), Split(crops["test"], labels["test"]),
                 len(SUPERCLASSES), .005, tuple(SUPERCLASSES), Augment(8, 64), origin)
 
-# %% ../nbs/00_data.ipynb #b9bf51b7
+# %% ../nbs/00_data.ipynb #38aa6782
 _LOADERS = {"digits": _digits, "mnist": _mnist, "svhn": _svhn, "cifar10": _cifar10, "resimagenet": _resimagenet}
 DATASETS = tuple(_LOADERS)
 
@@ -530,7 +532,7 @@ def load(
     if name not in _LOADERS: raise ValueError(f"data set {name!r}: expected one of {', '.join(DATASETS)}")
     return _LOADERS[name](data_root(root), download)
 
-# %% ../nbs/00_data.ipynb #e8c755d7
+# %% ../nbs/00_data.ipynb #74d5995d
 def to_float(
     images: np.ndarray | torch.Tensor,  # any shape; uint8, or floats in [0, 1]
     *,
@@ -544,7 +546,7 @@ def to_float(
     moved = images.to(device, non_blocking=True)
     return moved.float() / 255 if moved.dtype == torch.uint8 else moved.float()
 
-# %% ../nbs/00_data.ipynb #53e654ee
+# %% ../nbs/00_data.ipynb #cdfb3711
 def _corners(draws: torch.Tensor, sizes: torch.Tensor, augment: Augment) -> torch.Tensor:
     "Top left corners (b, 2) in the padded images, uniform over all places where the crop fits."
     room = sizes + 2 * augment.padding - augment.size + 1
@@ -568,7 +570,7 @@ def crop_and_flip(
     pick = torch.arange(b, device=images.device)[:, None, None]
     return padded[pick, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
-# %% ../nbs/00_data.ipynb #8eb1e451
+# %% ../nbs/00_data.ipynb #8eb1416e
 class Batch(NamedTuple):
     "One batch, on the device."
     images: torch.Tensor  # (b, c, h, w), float32 in [0, 1]
@@ -581,7 +583,7 @@ def _draws(n: int, seed: int, epoch: int) -> tuple[np.ndarray, torch.Tensor]:
     generator = torch.Generator().manual_seed(number)
     return torch.randperm(n, generator=generator).numpy(), torch.rand(n, 3, generator=generator, dtype=torch.float64)
 
-# %% ../nbs/00_data.ipynb #8eb1416e
+# %% ../nbs/00_data.ipynb #27cef445
 def batches(
     split: Split,  # what to go through
     batch_size: int,  # at least 1; the last batch may be shorter
@@ -600,5 +602,6 @@ def batches(
         if draws is None or augment is None: images = split.images[index]
         elif split.ragged is not None: images = split.ragged.crops(index, draws[index], augment)
         else: images = crop_and_flip(torch.from_numpy(split.images[index]).to(device), draws[index], augment)
-        return Batch(to_float(images, device=device), torch.from_numpy(split.labels[index]).to(device), torch.from_numpy(index).to(device))
+        labels, index = (torch.from_numpy(part).to(device) for part in (split.labels[index], index))
+        return Batch(to_float(images, device=device), labels, index)
     return (batch(order[at:at + batch_size]) for at in range(0, len(order), batch_size))

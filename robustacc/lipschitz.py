@@ -62,7 +62,7 @@ def local_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits 
                     progress: bool = False,  # show a bar
                     ) -> np.ndarray:  # (n,) float64, in logits per pixel unit
     "The empirical Lipschitz constant of Eq. (3), per example."
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
     threat, n = Threat(eps, "2" if search.q == 2 else "inf"), len(images)
     values = np.zeros(n)
     with tqdm(total=n, desc="Lipschitz", disable=not progress, leave=False) as bar:

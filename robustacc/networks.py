@@ -6,6 +6,8 @@
 __all__ = ['SMALLEST', 'ARCHS', 'CNN1', 'CNN2', 'WideBlock', 'WideResNet', 'Bottleneck', 'ResNet50', 'build', 'n_parameters']
 
 # %% ../nbs/00a_networks.ipynb #72300bd8
+from numbers import Integral, Real
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,20 +18,20 @@ ARCHS = tuple(SMALLEST)
 
 def _check_shape(arch: str, in_shape, n_classes) -> tuple[int, int, int]:
     "Channels, height and width as integers, or an error that names what is wrong."
-    def whole(value, low): return isinstance(value, int) and not isinstance(value, bool) and value >= low
-    shape, low = tuple(in_shape), SMALLEST[arch]
+    def whole(value, low): return isinstance(value, Integral) and not isinstance(value, bool) and value >= low
+    shape, low = tuple(in_shape) if isinstance(in_shape, (tuple, list)) else (in_shape,), SMALLEST[arch]
     if len(shape) != 3 or not all(whole(size, 1) for size in shape):
         raise ValueError(f"in_shape {shape}: expected three positive integers (channels, height, width)")
     if min(shape[1:]) < low:
         raise ValueError(f"in_shape {shape}: too small for {arch}, expected height and width of at least {low}")
     if not whole(n_classes, 2): raise ValueError(f"n_classes {n_classes!r}: expected an integer of at least 2")
-    return shape
+    return tuple(map(int, shape))
 
 # %% ../nbs/00a_networks.ipynb #7da627f6
 def _check_dropout(dropout: float | None) -> float | None:
     "None, or a probability in [0, 1)."
     if dropout is None: return None
-    if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
+    if isinstance(dropout, bool) or not isinstance(dropout, Real) or not 0 <= dropout < 1:
         raise ValueError(f"dropout {dropout!r}: expected None (as published) or a number in [0, 1)")
     return float(dropout)
 

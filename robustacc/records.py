@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'RECORD_KEYS', 'atomic_write', 'check_writable', 'checkout', 'results_folder', 'environment', 'source',
            'RecordExistsError', 'differences', 'read_record', 'finished', 'write_record', 'unknown_name',
-           'check_values', 'notebook_parameters', 'check_parameters', 'publish', 'main']
+           'check_values', 'notebook_parameters', 'check_parameters', 'published_name', 'publish', 'main']
 
 # %% ../nbs/00c_records.ipynb #67652d8f
 import hashlib
@@ -213,20 +213,27 @@ def check_parameters(namespace: Mapping,  # `globals()` of the notebook, after t
     return check_values(notebook_parameters(namespace, before), types, choices=choices)
 
 # %% ../nbs/00c_records.ipynb #e0b3c8cc
+def published_name(record: Mapping,  # of a run
+                   name: Path,  # its path below the runs folder
+                   ) -> Path:  # its path below the published folder
+    "Rows of tables keep their place; what is measured once per data set goes to `<kind>/<dataset>.json`."
+    return name if record["kind"] == "train" else Path(record["kind"]) / f"{record['settings']['dataset']}.json"
+
+
 def publish(paths: Sequence[str | Path],  # records of finished runs
             *,
             runs: str | Path = "_runs",  # the folder they lie in
             results: str | Path = "results",  # the folder of published records
             allow_dirty: bool = False,  # publish records of uncommitted code too
             ) -> list[Path]:  # the published files
-    "Copy records from `runs` to the same place under `results`, byte for byte; `ValueError` for one that must not be published."
+    "Copy records from `runs` to `results`, byte for byte; `ValueError` for one that must not be published."
     runs, results = results_folder(runs), results_folder(results)
     jobs = []
     for path in map(results_folder, paths):
         record = read_record(path)
         if record["source"]["dirty"] and not allow_dirty: raise ValueError(f"{path} was made from uncommitted code: run it again")
         if not path.is_relative_to(runs): raise ValueError(f"{path} is not in the runs folder {runs}")
-        jobs.append((path, results / path.relative_to(runs)))
+        jobs.append((path, results / published_name(record, path.relative_to(runs))))
     return [atomic_write(destination, path.read_bytes()) for path, destination in jobs]
 
 # %% ../nbs/00c_records.ipynb #da1fe713

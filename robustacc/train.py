@@ -50,12 +50,11 @@ class Recipe:
     channels_last: bool = False  # memory layout of images and convolutions
 
 # %% ../nbs/05_train.ipynb #73b8ec7b
-SMALL = dict(optimiser="sgd", momentum=.9, reduction="mean", channels_last=True, inner_dtype="auto")
+SMALL = dict(optimiser="adam", reduction="mean", channels_last=True, inner_dtype="auto")
 PROFILES: dict[str, dict[str, tuple[tuple[str, ...], Recipe]]] = {  # profile -> data set -> (networks, the first by default; recipe)
-    "smoke": {"digits": (("CNN2", "CNN1"), Recipe(8, .1, (6,), batch_size=32, mt=100, **SMALL))},
-    "quick": {"digits": (("CNN2", "CNN1"), Recipe(30, .1, (20, 26), batch_size=32, **SMALL)),
-              "mnist": (("CNN2", "CNN1"), Recipe(6, .05, (4,), train=5000, mt=500, **SMALL)),
-              "cifar10": (("CNN2", "CNN1"), Recipe(6, .05, (4,), train=5000, mt=500, **SMALL))},
+    "smoke": {"digits": (("CNN2", "CNN1"), Recipe(6, 2e-3, (5,), batch_size=32, mt=100, **SMALL))},
+    "quick": {"mnist": (("CNN2", "CNN1"), Recipe(6, 1e-3, (5,), train=5000, mt=500, **SMALL)),
+              "cifar10": (("CNN2", "CNN1"), Recipe(6, 1e-3, (5,), train=5000, mt=500, **SMALL))},
     "paper": {"mnist": (("CNN2", "CNN1"), Recipe(160, 1e-4, (40, 80, 120, 140), momentum=.9)),
               "svhn": (("WRN-40-10",), Recipe(60, 1e-2, (30, 50))),
               "cifar10": (("WRN-40-10",), Recipe(120, 1e-2, (40, 80, 100))),
@@ -204,7 +203,7 @@ def fit(model: nn.Module,  # trained in place
         progress: bool = True,  # show a bar
         ) -> list[dict]:  # per epoch: loss, lr, train_acc, test_acc (percent)
     "Train a network."
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
     model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format)
     threat, optimiser, history = Threat(eps or data.eps), make_optimiser(model, recipe), []
     with tqdm(total=recipe.epochs * len(data.train), desc=f"{data.name} {method.label}", unit="img", disable=not progress) as bar:

@@ -85,18 +85,25 @@ end
 
 local function api(element) return element.classes:includes("api") end
 
+local function free(id)
+  local name, n = id, 1
+  while taken[name] do n = n + 1; name = id .. "-" .. n end
+  taken[name] = true
+  return name
+end
+
+-- Entries choose first, since links lead to them (the class Plan and the function plan still have to share).
 local function fix_ids(doc)
-  doc:walk({ Header = function(h) if api(h) then taken[h.identifier] = true end end })
-  return doc:walk({
-    Header = function(h)
-      if api(h) or h.identifier == "" then return nil end
-      local id, n = h.identifier, 1
-      while taken[id] do n = n + 1; id = h.identifier .. "-" .. n end
-      taken[id] = true
-      h.identifier = id
-      return h
-    end,
-  })
+  for _, entries in ipairs({ true, false }) do
+    doc = doc:walk({
+      Header = function(h)
+        if api(h) ~= entries or h.identifier == "" then return nil end
+        h.identifier = free(h.identifier)
+        return h
+      end,
+    })
+  end
+  return doc
 end
 
 return {

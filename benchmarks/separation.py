@@ -1,0 +1,164 @@
+"""Separation beside its peers, in one run: CPU time per pair, full-size cost, scaling, and the first call.
+
+    python benchmarks/separation.py                              # MNIST and CIFAR-10, full size
+    python benchmarks/separation.py --datasets digits --out /tmp/bench
+
+Peers answer for 1,000 queries against 2,000 images (their cost per pair does not depend on the numbers); the witness filter
+answers the full train-train question, and its cost per pair there is what the ratios compare. Times are CPU seconds of
+the whole process, the least of the repetitions, so that other work on the machine matters as little as possible.
+Writes separation.md, separation.json and separation.png.
+"""
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from numba import njit
+from scipy.spatial.distance import cdist
+from sklearn.neighbors import NearestNeighbors
+
+from robustacc.data import DATASETS, load
+from robustacc.records import atomic_write, environment
+from robustacc.separation import nearest_other
+
+
+@njit(nogil=True)
+def plain_loop(queries, rows):
+    "What one writes first: no tiles, no tricks, but compiled."
+    best = np.full(len(queries), 256, np.int64)
+    for i in range(len(queries)):
+        for j in range(len(rows)):
+            largest = np.uint8(0)
+            for k in range(rows.shape[1]):
+                a, b = queries[i, k], rows[j, k]
+                largest = max(largest, np.uint8(max(a, b) - min(a, b)))
+            best[i] = min(best[i], np.int64(largest))
+    return best
+
+
+def faiss_linf(queries, rows):
+    import faiss
+    index = faiss.IndexFlat(rows.shape[1], faiss.METRIC_Linf)
+    index.add(rows.astype(np.float32))
+    return index.search(queries.astype(np.float32), 1)[0][:, 0]
+
+
+PEERS = {
+    "faiss IndexFlat Linf": faiss_linf,
+    "scikit-learn brute": lambda q, r: NearestNeighbors(n_neighbors=1, algorithm="brute", metric="chebyshev").fit(
+        r.astype(np.float64)).kneighbors(q.astype(np.float64))[0][:, 0],
+    "torch.cdist p=inf": lambda q, r: torch.cdist(torch.tensor(q).float(), torch.tensor(r).float(), p=math.inf).amin(1).numpy(),
+    "scipy cdist chebyshev": lambda q, r: cdist(q, r, "chebyshev").min(1),
+    "plain numba uint8 loop": plain_loop,
+}
+
+
+def cpu(work, repeats: int = 1) -> tuple[float, float, object]:
+    "Least CPU seconds and wall seconds of the repetitions, and the last result."
+    times = []
+    for _ in range(repeats):
+        c, w = time.process_time(), time.perf_counter()
+        result = work()
+        times.append((time.process_time() - c, time.perf_counter() - w))
+    return *min(times), result
+
+
+def measure(name: str, queries: int, references: int) -> dict:
+    "All peers and the filter on one data set."
+    train = load(name).train
+    images, labels = train.images.reshape(len(train), -1), train.labels
+    q, r = images[:queries], images[-references:]
+    plain_loop(q[:2], r[:2]), nearest_other(images[:3000], labels[:3000], backend="filter")
+    n, rows, answers = len(images), {}, {}
+    seconds, wall, found = cpu(lambda: nearest_other(images, labels, backend="filter"), 3)
+    rows["robustacc witness filter"] = {"ns_per_pair": seconds / n**2 * 1e9, "full_cpu_seconds": seconds, "full_wall_seconds": wall,
+                                        "measured_on": f"{n} x {n}"}
+    for peer, work in PEERS.items():
+        seconds, _, answers[peer] = cpu(lambda: work(q, r), 3 if peer.startswith("plain") else 1)
+        per_pair = seconds / (len(q) * len(r))
+        rows[peer] = {"ns_per_pair": per_pair * 1e9, "full_cpu_seconds": per_pair * n**2, "measured_on": f"{len(q)} x {len(r)}"}
+        print(f"{name}: {peer}: {per_pair * 1e9:.0f} ns per pair", file=sys.stderr, flush=True)
+    for peer, answer in answers.items(): np.testing.assert_allclose(answer, answers["plain numba uint8 loop"], err_msg=peer)
+    for row in rows.values(): row["times_the_filter"] = row["ns_per_pair"] / rows["robustacc witness filter"]["ns_per_pair"]
+    scaling = {"n": {}, "d": {}}
+    for part in sorted({k for k in (2000, 5000, 10_000, 20_000, 40_000) if k < n} | {n}):
+        scaling["n"][part] = cpu(lambda: nearest_other(images[:part], labels[:part], backend="filter"), 2)[0]
+    order = np.random.default_rng(0).permutation(images.shape[1])
+    for d in sorted({k for k in (48, 96, 192, 384, 768, 1536) if k < len(order)} | {len(order)}):
+        some = np.ascontiguousarray(images[:10_000, np.sort(order[:d])])
+        scaling["d"][d] = cpu(lambda: nearest_other(some, labels[:10_000], backend="filter"), 2)[0]
+    return {"n": n, "d": images.shape[1], "min": float(found.distance.min()), "mean": float(found.distance.mean()), "rows": rows,
+            "scaling": scaling}
+
+
+def first_call() -> dict:
+    "Seconds of the first search in a fresh process, without and with the compiler's cache."
+    code = ("import time, numpy as np\nfrom robustacc.separation import nearest_other\nx = np.zeros((3000, 64), np.uint8)\n"
+            "t = time.perf_counter(); nearest_other(x, np.arange(3000) % 2, backend='filter'); print(time.perf_counter() - t)")
+    with tempfile.TemporaryDirectory() as cache:
+        run = lambda: float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                                           env={**os.environ, "NUMBA_CACHE_DIR": cache}).stdout)
+        return {"compiling": run(), "cached": run()}
+
+
+def as_markdown(report: dict) -> str:
+    machine = report["environment"]
+    lines = ["# Separation beside its peers", "",
+             f"{machine['processor']}, {report['cpus']} CPUs, Python {machine['python']}, {platform.system()}. CPU seconds, all in one run; "
+             "`benchmarks/separation.py` makes this file.", ""]
+    for name, data in report["datasets"].items():
+        lines += [f"## {name}: {data['n']:,} images of {data['d']:,} pixels, train-train", "",
+                  f"minimum {data['min']:.5f}, mean {data['mean']:.5f}", "",
+                  "| method | measured on | ns per pair | full size, CPU s | times the filter |", "|---|---|---:|---:|---:|"]
+        lines += [f"| {peer} | {row['measured_on']} | {row['ns_per_pair']:,.2f} | {row['full_cpu_seconds']:,.1f}"
+                  f"{'' if 'full_wall_seconds' in row else ' (projected)'} | {row['times_the_filter']:,.1f} |"
+                  for peer, row in sorted(data["rows"].items(), key=lambda item: item[1]["ns_per_pair"])]
+        lines += ["", "| images | " + " | ".join(f"{n:,}" for n in data["scaling"]["n"]) + " |", "|---" * (1 + len(data["scaling"]["n"])) + "|",
+                  "| CPU s | " + " | ".join(f"{s:.2f}" for s in data["scaling"]["n"].values()) + " |", "",
+                  "| pixels (10,000 images) | " + " | ".join(f"{d:,}" for d in data["scaling"]["d"]) + " |",
+                  "|---" * (1 + len(data["scaling"]["d"])) + "|",
+                  "| CPU s | " + " | ".join(f"{s:.2f}" for s in data["scaling"]["d"].values()) + " |", ""]
+    first = report["first_call"]
+    return "\n".join(lines + [f"First search of a fresh process: {first['compiling']:.1f} s when it compiles, {first['cached']:.1f} s "
+                              "from the compiler's cache.", "", "![scaling](separation.png)", ""])
+
+
+def plot(report: dict, path: Path) -> None:
+    import matplotlib
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2))
+    for name, data in report["datasets"].items():
+        for axis, key in zip(axes, ("n", "d")): axis.loglog(*zip(*data["scaling"][key].items()), "o-", label=name)
+    axes[0].set(xlabel="images", ylabel="CPU seconds", title="train-train, all pixels")
+    axes[1].set(xlabel="pixels", title="10,000 images, random pixels")
+    for axis in axes: axis.legend(), axis.grid(alpha=.3)
+    figure.tight_layout()
+    atomic_write(path, lambda target: figure.savefig(target, format="png", dpi=110))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--datasets", nargs="+", default=["mnist", "cifar10"], choices=DATASETS)
+    parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--references", type=int, default=2000)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    options = parser.parse_args()
+    report = {"environment": environment(), "cpus": len(os.sched_getaffinity(0)), "first_call": first_call(),
+              "datasets": {name: measure(name, options.queries, options.references) for name in options.datasets}}
+    options.out.mkdir(parents=True, exist_ok=True)
+    plot(report, options.out / "separation.png")
+    atomic_write(options.out / "separation.json", json.dumps(report, indent=1) + "\n")
+    atomic_write(options.out / "separation.md", as_markdown(report))
+    print(as_markdown(report))
+
+
+if __name__ == "__main__": main()

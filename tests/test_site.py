@@ -1,0 +1,312 @@
+"""The site from end to end: a small checkout through both engines, failures that must leave the old site alone,
+and, slowly, the real one."""
+import base64
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from robustacc import site
+from robustacc.data import DATASETS
+from robustacc.records import checkout
+
+ROOT = checkout()
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
+SETTINGS = """[DEFAULT]
+repo = demo
+lib_name = demo
+lib_path = demo
+nbs_path = nbs
+recursive = False
+version = 0.0.1
+branch = main
+user = demo
+author = demo
+description = demo
+doc_host = https://demo.example.org
+doc_baseurl = /demo
+git_url = https://github.com/demo/demo
+title = demo
+custom_sidebar = True
+renderer = robustacc.site.ApiDoc
+procs = robustacc.site:fold_source
+skip_procs = rm_export
+"""
+
+
+def code(source, *outputs, tags=()):
+    return {"cell_type": "code", "source": source, "outputs": list(outputs), "execution_count": None, "metadata": {"tags": list(tags)}}
+
+
+def printed(text):
+    return {"output_type": "stream", "name": "stdout", "text": text}
+
+
+def notebook(path, *cells, **metadata):
+    cells = [{"cell_type": "markdown", "source": c, "metadata": {}} if isinstance(c, str) else c for c in cells]
+    cells = [{**c, "id": f"cell-{i}"} for i, c in enumerate(cells)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
+def small_checkout(root):
+    nbs = root / "nbs"
+    notebook(nbs / "index.ipynb", "# demo\n\n> A *small* site", "See [measuring](01_measure.ipynb) by @someone2020 and [runs](runs/index.ipynb).")
+    notebook(nbs / "01_measure.ipynb", "# Measuring\n\n> How far?", code("#| default_exp measure"), code("#| export\nimport math"),
+             "The rhinoceros is $x^2$.\n\n::: {.callout-note}\n## Differences from the paper\nNone.\n:::",
+             code("dataset: str = 'digits'  # which\nseed: int = 0  # the seed", tags=["parameters"]),
+             code("#| export\ndef distance(a: float,  # one point\n             b: float = 1.5,  # the other\n"
+                  "             ) -> float:  # how far\n    'The distance.'\n    return math.dist([a], [b])"),
+             code("distance(1, 2)", {"output_type": "display_data", "metadata": {}, "data": {"image/png": PNG}}, printed("1.0\n")))
+    notebook(nbs / "02_learn.ipynb", "# Learning", code("dataset = 'digits'\nmethod = 'natural'", tags=["parameters"]), "Slow.")
+    for name in ("styles.css", "pandoc"):
+        source = ROOT / "nbs" / name
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, nbs / name)
+    (nbs / "references.bib").write_text("@misc{someone2020, title={A Title}, author={Someone, Ann}, year={2020}}\n")
+    (root / "settings.ini").write_text(SETTINGS)
+    contents = ["index.ipynb", {"section": "Chapters", "contents": ["01_measure.ipynb", "02_learn.ipynb"]},
+                {"section": "Results", "contents": [{"text": "All runs", "href": "runs/index.ipynb"}]}]
+    (root / "_quarto.yml").write_text(yaml.safe_dump({
+        "project": {"type": "website"}, "bibliography": "references.bib",
+        "website": {"title": "demo", "description": "A demonstration", "sidebar": {"contents": contents}}}, sort_keys=False))
+    runs = root / "_runs"
+    notebook(runs / "smoke" / "notebooks" / "measure-digits.ipynb", "# Measuring\n\n> How far?", code("#| export\nimport math"),
+             code("dataset = 'mnist'\nseed = 0", tags=["parameters"]), code("dataset = 'digits'", tags=["injected-parameters"]),
+             code("#| echo: false\nprint('secret')", printed("walrus\n")),
+             papermill={"start_time": "2024-05-17T10:00:00.000000", "duration": 3.2, "exception": None})
+    notebook(runs / "smoke" / "notebooks" / "learn-digits-CNN2-TRADES-beta6-seed0.ipynb", "# Learning",
+             code("1/0", {"output_type": "error", "ename": "E", "evalue": "v", "traceback": ["\x1b[31mZeroDivisionError\x1b[0m"]}))
+    record = runs / "smoke" / "digits" / "CNN2" / "TRADES-beta6-seed0.json"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"metrics": {}}')
+    return root
+
+
+def run(root, *arguments):
+    return site.main(["--root", str(root), *arguments])
+
+
+def snapshot(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    root = small_checkout(tmp_path_factory.mktemp("small"))
+    assert run(root, "--engine", "pandoc", "--check") == 0
+    return root
+
+
+def page(root, name):
+    return (root / "_docs" / name).read_text(encoding="utf-8")
+
+
+def test_pages_exist_and_no_link_is_broken(built):
+    pages = {p.relative_to(built / "_docs").as_posix() for p in (built / "_docs").rglob("*.html")}
+    expected = {f"runs/{kind}-{dataset}.html" for kind in ("measure", "learn") for dataset in DATASETS}
+    assert pages == {"index.html", "measure.html", "learn.html", "runs/index.html",
+                     "runs/learn-digits-cnn2-trades-beta6-seed0-smoke.html"} | expected
+    assert site.check_links(built / "_docs") == []
+
+
+def test_a_chapter_shows_documentation_with_its_parameters(built):
+    text = page(built, "measure.html")
+    assert '<h3 class="api" id="distance"' in text
+    assert re.search(r"<td[^>]*><code>b</code></td>\s*<td[^>]*><code>float</code></td>\s*<td[^>]*><code>1.5</code></td>", text)
+    assert "the other" in text and "how far" in text
+    assert '<details class="source">' in text and text.index("how far") < text.index('<details class="source">')
+    assert "default_exp" not in text and "import</span> math" not in text
+
+
+def test_a_chapter_shows_mathematics_callouts_and_pictures(built):
+    text = page(built, "measure.html")
+    assert "<math" in text and 'class="callout callout-note"' in text
+    assert '<div class="callout-title">' in text and 'href="#differences-from-the-paper"' not in text
+    assert (built / "_docs" / "figures" / "measure-1.png").read_bytes() == base64.b64decode(PNG)
+    assert 'src="figures/measure-1.png"' in text
+
+
+def test_citations_links_and_neighbours(built):
+    text = page(built, "index.html")
+    assert 'href="#ref-someone2020"' in text and 'id="ref-someone2020"' in text
+    assert 'href="measure.html"' in text and 'href="runs/index.html"' in text
+    assert '<a class="next" href="measure.html">' in text
+    assert '<a class="previous" href="../runs/index.html">' in page(built, "runs/measure-digits.html")
+
+
+def test_pages_load_nothing_from_elsewhere(built):
+    for path in (built / "_docs").rglob("*.html"):
+        loaded = re.findall(r"<(?:script|link|img)\b[^>]*\b(?:src|href)=\"([^\"]*)\"", path.read_text())
+        assert loaded and not [u for u in loaded if u.startswith(("http", "//", "/"))]
+
+
+def test_search_index_holds_words_and_places(built):
+    text = page(built, "search.js")
+    index = json.loads(text.removeprefix("window.searchIndex = ").rstrip(";\n"))
+    assert [e[0] for e in index if "rhinoceros" in e[3]] == ["measure.html"]
+    assert [e[2] for e in index if e[0] == "measure.html#distance"] == ["distance"]
+
+
+def test_a_run_is_shown_without_hidden_code(built):
+    text = page(built, "runs/measure-digits.html")
+    assert "walrus" in text and "secret" not in text and "#|" not in text
+    assert "badge-smoke" in text and "17 May 2024" in text and "3 seconds" in text
+    assert "_runs/smoke/notebooks/measure-digits.ipynb" in text
+    assert "did not finish" in page(built, "runs/learn-digits-cnn2-trades-beta6-seed0-smoke.html")
+
+
+def test_runs_of_a_data_set_are_listed_with_their_records(built):
+    text = page(built, "runs/learn-digits.html")
+    assert 'href="learn-digits-cnn2-trades-beta6-seed0-smoke.html"' in text
+    assert 'href="../records/smoke/digits/CNN2/TRADES-beta6-seed0.json"' in text
+    assert json.loads(page(built, "records/smoke/digits/CNN2/TRADES-beta6-seed0.json")) == {"metrics": {}}
+
+
+@pytest.mark.parametrize("dataset", [d for d in DATASETS if d != "digits"])
+def test_a_missing_run_says_so_and_how_to_make_it(built, dataset):
+    text = re.sub(r"<[^>]+>", "", page(built, f"runs/measure-{dataset}.html"))
+    assert f"was not run on {dataset}" in text
+    assert f"papermill nbs/01_measure.ipynb _runs/measure-{dataset}.ipynb -p dataset {dataset}" in text
+    assert f"_runs/learn-{dataset}-trades.ipynb -p dataset {dataset} -p method trades" in re.sub(
+        r"<[^>]+>", "", page(built, f"runs/learn-{dataset}.html"))
+
+
+def test_the_command_on_a_missing_page_names_a_file_that_the_site_finds(built):
+    kinds = site.kinds(built / "nbs")
+    for kind in kinds:
+        target = site.command(kind, "svhn").split()[2]
+        found = site._as_run(notebook(built / "elsewhere" / Path(target).name, "x"), "quick", kinds)
+        assert (found.kind, found.dataset) == (kind.name, "svhn")
+    shutil.rmtree(built / "elsewhere")
+
+
+def test_a_second_build_is_the_same_and_calls_pandoc_for_nothing(built, monkeypatch):
+    before = snapshot(built / "_docs")
+    monkeypatch.setattr(site, "pandoc", lambda *a: pytest.fail("pandoc was called again"))
+    assert run(built, "--engine", "pandoc") == 0
+    assert snapshot(built / "_docs") == before
+
+
+def test_a_broken_link_is_found_and_the_old_site_stays(built, capsys):
+    before = snapshot(built / "_docs")
+    path = built / "nbs" / "02_learn.ipynb"
+    kept = path.read_text()
+    try:
+        path.write_text(kept.replace("Slow.", "See [nowhere](99_nowhere.ipynb) and [below](01_measure.ipynb#no-such-place)."))
+        assert run(built, "--engine", "pandoc", "--check") == 1
+    finally: path.write_text(kept)
+    said = capsys.readouterr().err
+    assert "learn.html: nowhere.html (no such file)" in said
+    assert "learn.html: measure.html#no-such-place (no such place on the page)" in said
+    assert snapshot(built / "_docs") == before
+    assert not list(built.glob("_docs.*"))
+
+
+def test_a_notebook_that_nbdev_cannot_process_is_an_error(built, capsys):
+    before = snapshot(built / "_docs")
+    path = notebook(built / "nbs" / "03_wrong.ipynb", "# Wrong", code("#| export\n1/0\ndef g(): pass"))
+    try: assert run(built, "--engine", "pandoc") == 1
+    finally: path.unlink()
+    assert "nbdev could not process" in capsys.readouterr().err
+    assert snapshot(built / "_docs") == before
+
+
+def test_a_chapter_that_the_sidebar_does_not_list_is_an_error(built, capsys):
+    before = snapshot(built / "_docs")
+    path = notebook(built / "nbs" / "03_lost.ipynb", "# Lost", "Nobody finds me.")
+    try: assert run(built, "--engine", "pandoc") == 1
+    finally: path.unlink()
+    assert "does not list 03_lost.ipynb" in capsys.readouterr().err
+    assert snapshot(built / "_docs") == before
+    assert run(built, "--engine", "pandoc") == 0
+    assert snapshot(built / "_docs") == before
+
+
+@pytest.mark.slow
+def test_a_folder_that_begins_with_a_dot_is_no_obstacle(tmp_path):
+    root = small_checkout(tmp_path / ".hidden" / "_proc" / "demo")
+    assert run(root, "--engine", "pandoc", "--check") == 0
+    assert "the other" in page(root, "measure.html")
+
+
+STUB = """#!{python}
+import json, pathlib, sys
+pathlib.Path({log!r}).write_text(json.dumps(sys.argv[1:]))
+proc = pathlib.Path(sys.argv[2])
+assert (proc / "_quarto.yml").exists() and (proc / "runs" / "index.ipynb").exists()
+out = proc / sys.argv[sys.argv.index("--output-dir") + 1]
+(out / "runs").mkdir(parents=True)
+{body}
+"""
+
+
+def stub(folder, body):
+    path, log = folder / "quarto", folder / "arguments.json"
+    path.write_text(STUB.format(python=sys.executable, log=str(log), body=body))
+    path.chmod(0o755)
+    return path, log
+
+
+@pytest.mark.parametrize("engine", ["quarto", "auto"])
+def test_quarto_is_called_with_these_arguments_where_it_is_installed(built, tmp_path, monkeypatch, engine):
+    program, log = stub(tmp_path, '(out / "index.html").write_text("by quarto")')
+    monkeypatch.setenv("ROBUSTACC_QUARTO", str(program))
+    assert run(built, "--engine", engine, "--out", str(tmp_path / "out")) == 0
+    assert json.loads(log.read_text()) == ["render", str(built / "_proc"), "--no-execute", "--output-dir", "_site"]
+    assert (tmp_path / "out" / "index.html").read_text() == "by quarto"
+    assert not (built / "_proc" / "_site").exists()
+    config = yaml.safe_load((built / "_proc" / "_quarto.yml").read_text())
+    entries = json.dumps(config["website"]["sidebar"]["contents"])
+    assert all(f"runs/measure-{d}.ipynb" in entries for d in DATASETS)
+
+
+@pytest.mark.parametrize("body", ["sys.exit('out of paper')", "pass"])
+def test_a_quarto_that_fails_leaves_the_old_site(built, tmp_path, monkeypatch, capsys, body):
+    program, _ = stub(tmp_path, body)
+    monkeypatch.setenv("ROBUSTACC_QUARTO", str(program))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "index.html").write_text("old")
+    assert run(built, "--engine", "quarto", "--out", str(tmp_path / "out")) == 1
+    assert "--no-execute" in capsys.readouterr().err
+    assert snapshot(tmp_path / "out") == {"index.html": b"old"}
+    shutil.rmtree(built / "_proc" / "_site", ignore_errors=True)
+
+
+def test_without_quarto_auto_takes_pandoc_and_quarto_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ROBUSTACC_QUARTO", str(tmp_path / "nothing"))
+    assert site.choose_engine("auto") == "pandoc"
+    assert run(ROOT, "--engine", "quarto", "--out", str(tmp_path / "out")) == 1
+    assert "quarto is not installed" in capsys.readouterr().err
+    assert run(ROOT, "--engine", "latex", "--out", str(tmp_path / "out")) == 1
+    assert "'latex': expected one of auto, quarto, pandoc" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_readme_is_up_to_date():
+    assert (ROOT / "README.md").read_text(encoding="utf-8") == site.readme(ROOT), "run: python -m robustacc.site --readme"
+
+
+def test_readme_links_lead_to_files():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = [t for t in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in t]
+    assert targets and [t for t in targets if not (ROOT / t).exists()] == []
+
+
+def test_the_sidebar_lists_every_notebook():
+    config = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    titles = {p.name: p.name for p in site.chapters(ROOT / "nbs")} | {"runs/index.ipynb": "All runs"}
+    listed = [entry.source for entry in site.flat(site.sidebar(config, titles))]
+    chapters = [name for name in listed if name[0].isdigit()]
+    assert chapters == sorted(chapters)
+
+
+@pytest.mark.slow
+def test_the_real_site_has_no_broken_link(tmp_path):
+    out = tmp_path / "site"
+    assert site.main(["--engine", "pandoc", "--check", "--out", str(out)]) == 0
+    assert (out / "index.html").exists() and (out / "runs" / "index.html").exists()

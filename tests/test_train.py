@@ -1,0 +1,97 @@
+"""Training runs as a user starts them: papermill, the command line, and everything that can be mistyped."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TINY = ["-p", "epochs", "1"]
+
+
+def papermill(root, out, *parameters, cwd, stdout=subprocess.PIPE):
+    arguments = [sys.executable, "-m", "papermill", "--no-progress-bar", root / "nbs" / "05_train.ipynb", *([out] if out else []), *parameters]
+    return subprocess.run(list(map(str, arguments)), cwd=cwd, stdout=stdout, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=900)
+
+
+WRONG = [  # parameters, what the error must say
+    (("method", "tardes"), "did you mean 'trades'? Allowed: natural, gr, llr, at, rst, trades"),
+    (("dataset", "mnits"), "Allowed: digits, mnist, svhn, cifar10, resimagenet"),
+    (("arch", "CNN9"), "Allowed: CNN1, CNN2, WRN-40-10, ResNet50"),
+    (("variant", "fixed"), "Allowed: paper, released"),
+    (("profile", "fast"), "Allowed: smoke, quick, paper"),
+    (("betta", "6"), "unknown parameter 'betta'; did you mean 'beta'?"),
+    (("beta", "six"), "beta 'six' (str): it must be float or None"),
+    (("epochs", "0.5"), "epochs 0.5 (float): it must be int or None"),
+    (("dropout", "1.5"), "dropout 1.5: it must be None, or at least 0 and below 1"),
+    (("eps", "0"), "eps 0.0: it must be above 0 and at most 1"),
+    (("seed", "-1"), "seed -1: it must be 0 or more"),
+    (("device", "gpu"), "Allowed: auto, cpu, cuda"),
+]
+
+
+@pytest.mark.parametrize("given,message", WRONG, ids=lambda v: v[0] if isinstance(v, tuple) else "")
+def test_the_command_line_refuses_before_any_work(given, message, tmp_path, capsys, monkeypatch):
+    from robustacc import train
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "load", lambda *a, **k: pytest.fail("data was loaded"))
+    name, value = given
+    if name == "betta":
+        with pytest.raises(ValueError, match="did you mean 'beta'"): train.plan(betta=6.)
+    else:
+        with pytest.raises(SystemExit) as end: train.main([f"--{name}", value])
+        assert end.value.code == 2 and message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_strength_that_the_method_lacks(tmp_path, capsys):
+    from robustacc.train import main
+    with pytest.raises(SystemExit): main(["--method", "at", "--beta", "6", "--results", str(tmp_path)])
+    assert "these have: gr, trades" in capsys.readouterr().err
+    with pytest.raises(SystemExit): main(["--method", "trades", "--beta", "-1", "--results", str(tmp_path)])
+    assert "beta -1.0: it must be 0 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given,message", [(("betta", "6"), "unknown parameter"), (("epochs", "0.5"), "it must be int or None")])
+def test_papermill_refuses_before_any_work(given, message, root, tmp_path):
+    done = papermill(root, "out.ipynb", "-p", *given, cwd=tmp_path)
+    assert done.returncode != 0 and message in done.stderr
+    assert not (tmp_path / "_runs").exists()
+
+
+def test_papermill_trains_writes_the_record_and_shows_the_page(root, tmp_path):
+    done = papermill(root, "out.ipynb", *TINY, "-p", "method", "natural", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = json.loads((tmp_path / "_runs/smoke/digits/CNN2/natural-seed0.json").read_text())
+    assert record["settings"]["recipe"]["epochs"] == 1 and record["metrics"]["counts"]["test_acc"] == 360
+    assert 100 * 37 / 360 < record["metrics"]["test_acc"] <= 100          # better than the largest class alone
+    page = (tmp_path / "out.ipynb").read_text()
+    assert "ours (smoke)" in page and "image/png" in page
+    again = papermill(root, "out.ipynb", "-p", "epochs", "2", cwd=tmp_path)  # other settings, same name
+    assert again.returncode != 0 and "holds a finished run of other settings" in again.stderr
+    assert json.loads((tmp_path / "_runs/smoke/digits/CNN2/natural-seed0.json").read_text()) == record
+
+
+def test_without_an_output_path_and_stdout_redirected(root, tmp_path):
+    from robustacc.train import run
+    run(epochs=1, results=str(tmp_path / "_runs"), progress=False)       # finished: the notebook has only to show it
+    with (tmp_path / "page.json").open("w") as page: done = papermill(root, None, *TINY, cwd=tmp_path, stdout=page)
+    assert done.returncode == 0, done.stderr[-2000:]
+    shown = json.loads((tmp_path / "page.json").read_text())
+    assert any("ours (smoke)" in json.dumps(cell) for cell in shown["cells"])
+
+
+def test_seed_and_batch_size_of_the_evaluation():
+    import numpy as np
+    import torch
+    from robustacc.attacks import PGD, Threat, robust
+    from robustacc.data import load
+    from robustacc.networks import build
+    torch.manual_seed(0)
+    net, test = build("CNN1").eval(), load("digits").test.take(60)
+    labels = net(torch.tensor(test.images) / 255.).argmax(1).numpy()       # all correct: every example is attacked
+    runs = [robust(net, test.images, labels, PGD(), Threat(.02), seed=seed, batch_size=size) for seed, size in ((0, 60), (0, 7), (1, 60))]
+    assert 0 < runs[0].mean() < 1
+    assert np.array_equal(runs[0], runs[1])

@@ -1,0 +1,27 @@
+"""The workflow: what it plans, that it resumes, and that a failure loses nothing."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def snakemake(root, *arguments, **config):
+    given = [f"{k}={v}" for k, v in config.items()]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", "workflow/Snakefile", "--workflow-profile", "workflow/profiles/default", "--cores", "2",
+               *arguments, "--config", *given]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=900,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize("profile,rows", [("smoke", 14), ("quick", 30), ("paper", 60)])
+def test_every_row_is_planned(root, tmp_path, profile, rows):
+    done = snakemake(root, "--dry-run", profile=profile, runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr[-2000:]
+    line = next(line for line in done.stdout.splitlines() if line.startswith("train "))
+    assert int(line.split()[1]) == rows
+
+
+def test_unknown_names_are_refused(root, tmp_path):
+    assert "Allowed: smoke, quick, paper" in snakemake(root, "--dry-run", profile="fast", runs=tmp_path).stderr
+    assert "Allowed: digits" in snakemake(root, "--dry-run", profile="smoke", datasets="mnist", runs=tmp_path).stderr
