@@ -277,7 +277,7 @@ def correct(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
             answer[i.cpu().numpy()] = (check_logits(model(x), y).argmax(1) == y).cpu().numpy()
     return answer
 
-
+# %% ../nbs/03_attacks.ipynb #68c0216c
 def robust(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
            images,  # (n, c, h, w) uint8 or float in [0, 1], array or tensor
            labels,  # (n,) integers in 0..C-1

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VARIANTS', 'METHODS', 'Draw', 'Method', 'Natural', 'inner_pgd', 'AT', 'RST', 'divergence', 'TRADES', 'GR',
-           'linearity_error', 'LLR', 'make_method']
+           'linearity_error', 'most_nonlinear', 'released_most_nonlinear', 'LLR', 'make_method']
 
 # %% ../nbs/04_methods.ipynb #a427d90b
 from collections.abc import Callable
@@ -143,6 +143,31 @@ def linearity_error(moved: Tensor, clean: Tensor, delta: Tensor, gradient: Tenso
     return (moved - clean - (delta * gradient).flatten(1).sum(1)).abs()
 
 
+def most_nonlinear(method: Method, model, images, labels, threat, start) -> Tensor:
+    "x + delta* of the printed equation: the iterate with the largest linearity error."
+    with looking_at(model, dtype=method.dtype):
+        x = images.detach().requires_grad_(True)
+        clean = cross_entropy(model(x), labels)
+        gradient, = torch.autograd.grad(clean.sum(), x)
+        clean = clean.detach()
+        def objective(v): return linearity_error(cross_entropy(model(v), labels), clean, v - images, gradient)
+        return ascend(objective, images, start, threat, steps=method.steps, step_size=method.step * threat.eps, keep="best")
+
+
+def released_most_nonlinear(method: Method, model, images, labels, threat, start) -> Tensor:
+    "x + delta of the published code: two steps along grad / ||grad||_inf, rescaled into the ball."
+    delta = start - images
+    with looking_at(model, dtype=method.dtype):
+        with torch.no_grad(): clean = cross_entropy(model(images), labels)
+        for _ in range(2):
+            d = delta.detach().requires_grad_(True)
+            gradient, = torch.autograd.grad((cross_entropy(model(images + d), labels) - clean).abs().sum(), d)
+            delta = delta + threat.eps / 2 * gradient / _per_example(gradient.flatten(1).abs().amax(1).clamp_min(1e-12), d)
+            longest = delta.flatten(1).abs().amax(1).clamp_min(1e-12)
+            delta = delta * _per_example((threat.eps / longest).clamp_max(1), delta)
+    return (images + delta).clamp(0, 1)
+
+# %% ../nbs/04_methods.ipynb #5af9bb93
 @dataclass(frozen=True)
 class LLR(Method):
     "Local linearity regularisation (Qin et al. 2019)."
@@ -152,7 +177,8 @@ class LLR(Method):
 
     def loss(self, model, images, labels, threat, draw):
         start = start_point(images, threat, start="gaussian", index=draw.index, seed=draw.seed, stream=draw.stream)
-        found = (self.search if self.variant == "paper" else self.released_search)(model, images, labels, threat, start)
+        search = most_nonlinear if self.variant == "paper" else released_most_nonlinear
+        found = search(self, model, images, labels, threat, start)
         if self.variant == "released":
             return cross_entropy(model(images), labels) + self.lam * cross_entropy(model(found), labels)
         x, delta = images.detach().requires_grad_(True), found - images
@@ -162,30 +188,7 @@ class LLR(Method):
         error = linearity_error(cross_entropy(model(found), labels), clean, delta, gradient)
         return clean + self.lam * error + self.mu * (delta * gradient).flatten(1).sum(1).abs()
 
-    def search(self, model, images, labels, threat, start):
-        "x + delta* of the printed equation: the iterate with the largest linearity error."
-        with looking_at(model, dtype=self.dtype):
-            x = images.detach().requires_grad_(True)
-            clean = cross_entropy(model(x), labels)
-            gradient, = torch.autograd.grad(clean.sum(), x)
-            clean = clean.detach()
-            def objective(v): return linearity_error(cross_entropy(model(v), labels), clean, v - images, gradient)
-            return ascend(objective, images, start, threat, steps=self.steps, step_size=self.step * threat.eps, keep="best")
-
-    def released_search(self, model, images, labels, threat, start):
-        "x + delta of the published code: two steps along grad / ||grad||_inf, rescaled into the ball."
-        delta = start - images
-        with looking_at(model, dtype=self.dtype), torch.no_grad(): clean = cross_entropy(model(images), labels)
-        for _ in range(2):
-            with looking_at(model, dtype=self.dtype):
-                d = delta.detach().requires_grad_(True)
-                gradient, = torch.autograd.grad((cross_entropy(model(images + d), labels) - clean).abs().sum(), d)
-            delta = delta + threat.eps / 2 * gradient / _per_example(gradient.flatten(1).abs().amax(1).clamp_min(1e-12), d)
-            longest = delta.flatten(1).abs().amax(1).clamp_min(1e-12)
-            delta = delta * _per_example((threat.eps / longest).clamp_max(1), delta)
-        return (images + delta).clamp(0, 1)
-
-# %% ../nbs/04_methods.ipynb #5af9bb93
+# %% ../nbs/04_methods.ipynb #19415357
 METHODS = {"natural": Natural, "gr": GR, "llr": LLR, "at": AT, "rst": RST, "trades": TRADES}
 
 

@@ -368,7 +368,7 @@ def process(root: str | Path,  # the checkout
     if any(not (folder / name).exists() for name in now):
         _call_nbdev(root)
         missing = [name for name in now if not (folder / name).exists()]
-        if missing: raise RuntimeError(f"nbdev left out {', '.join(missing)}: does a folder above begin with a dot or underscore?")
+        if missing: raise RuntimeError(f"nbdev left out {', '.join(missing)}: does a folder above it begin with a dot?")
         tidy(folder, site_address(root))
         atomic_write(stamp, json.dumps(now, indent=1))
     for path in (root / "nbs").glob("*.bib"): shutil.copy2(path, folder / path.name)

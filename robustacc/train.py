@@ -71,7 +71,11 @@ def find_recipe(profile: str, dataset: str, method: str) -> tuple[tuple[str, ...
     return archs, recipe
 
 # %% ../nbs/05_train.ipynb #605e4526
-def option(default, help: str): return field(default=default, metadata={"help": help})
+def option(default,  # the default value
+           help: str,  # one line for the command line
+           ):  # a dataclass field
+    "A setting of `Settings`."
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)
@@ -173,9 +177,20 @@ def learning_rate(recipe: Recipe, epoch: int) -> float:
     return recipe.lr * .1 ** sum(epoch >= milestone for milestone in recipe.milestones)
 
 # %% ../nbs/05_train.ipynb #40da5441
-def train_epoch(model: nn.Module, split: Split, method: Method, optimiser, recipe: Recipe, threat: Threat, *,
-                seed: int, epoch: int, device: str, augment: Augment | None, bar=None) -> float:
-    "One pass over the training set; the mean of the per-example losses. `DivergedError` for a loss that is not finite."
+def train_epoch(model: nn.Module,  # trained in place, in train mode
+                split: Split,  # the training set
+                method: Method,  # per-example losses
+                optimiser: torch.optim.Optimizer,  # with the epoch's learning rate
+                recipe: Recipe,  # batch size, reduction, layout
+                threat: Threat,  # the perturbations to train against
+                *,
+                seed: int,  # of order, augmentation, dropout and attacks
+                epoch: int,  # counted from 0; changes all of these
+                device: str,  # where the model is
+                augment: Augment | None,  # crop and flip, if any
+                bar=None,  # a progress bar
+                ) -> float:  # the mean per-example loss
+    "One pass over the training set. `DivergedError` for a loss that is not finite."
     torch.manual_seed(seed + 1_000_003 * epoch)          # dropout
     model.train()
     total = 0.

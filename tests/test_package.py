@@ -34,7 +34,7 @@ for attack in (PGD(), MultiTargeted()):
     assert not robust(Own(), images, labels, attack, Threat(.6)).any()
 # the logits change by 2 |mean(x' - x)| <= 2 ||x' - x||_inf
 value = local_lipschitz(Own(), images, eps=.05)
-assert (value <= 2.0001).all() and (value > 1.9).all(), value
+assert (value <= 2.0001).all() and (value > 1.7).all(), value
 found = nearest_other(images, labels)
 brute = np.abs(images[:, None].astype(int) - images[None]).reshape(80, 80, -1).max(2)
 brute[labels[:, None] == labels[None]] = 999
