@@ -51,6 +51,7 @@ def faiss_linf(queries, rows):
     return index.search(queries.astype(np.float32), 1)[0][:, 0]
 
 
+OURS = "robustacc witness filter"
 PEERS = {
     "faiss IndexFlat Linf": faiss_linf,
     "scikit-learn brute": lambda q, r: NearestNeighbors(n_neighbors=1, algorithm="brute", metric="chebyshev").fit(
@@ -79,15 +80,15 @@ def measure(name: str, queries: int, references: int) -> dict:
     plain_loop(q[:2], r[:2]), nearest_other(images[:3000], labels[:3000], backend="filter")
     n, rows, answers = len(images), {}, {}
     seconds, wall, found = cpu(lambda: nearest_other(images, labels, backend="filter"), 3)
-    rows["robustacc witness filter"] = {"ns_per_pair": seconds / n**2 * 1e9, "full_cpu_seconds": seconds, "full_wall_seconds": wall,
-                                        "measured_on": f"{n} x {n}"}
+    rows[OURS] = {"ns_per_pair": seconds / n**2 * 1e9, "full_cpu_seconds": seconds, "full_wall_seconds": wall,
+                  "measured_on": f"{n} x {n}"}
     for peer, work in PEERS.items():
         seconds, _, answers[peer] = cpu(lambda: work(q, r), 3 if peer.startswith("plain") else 1)
         per_pair = seconds / (len(q) * len(r))
         rows[peer] = {"ns_per_pair": per_pair * 1e9, "full_cpu_seconds": per_pair * n**2, "measured_on": f"{len(q)} x {len(r)}"}
         print(f"{name}: {peer}: {per_pair * 1e9:.0f} ns per pair", file=sys.stderr, flush=True)
     for peer, answer in answers.items(): np.testing.assert_allclose(answer, answers["plain numba uint8 loop"], err_msg=peer)
-    for row in rows.values(): row["times_the_filter"] = row["ns_per_pair"] / rows["robustacc witness filter"]["ns_per_pair"]
+    for row in rows.values(): row["times_the_filter"] = row["ns_per_pair"] / rows[OURS]["ns_per_pair"]
     scaling = {"n": {}, "d": {}}
     for part in sorted({k for k in (2000, 5000, 10_000, 20_000, 40_000) if k < n} | {n}):
         scaling["n"][part] = cpu(lambda: nearest_other(images[:part], labels[:part], backend="filter"), 2)[0]
@@ -112,8 +113,8 @@ def first_call() -> dict:
 def as_markdown(report: dict) -> str:
     machine = report["environment"]
     lines = ["# Separation beside its peers", "",
-             f"{machine['processor']}, {report['cpus']} CPUs, Python {machine['python']}, {platform.system()}. CPU seconds, all in one run; "
-             "`benchmarks/separation.py` makes this file.", ""]
+             f"{machine['processor']}, {report['cpus']} CPUs, Python {machine['python']}, {platform.system()}. "
+             "CPU seconds, all in one run; `benchmarks/separation.py` makes this file.", ""]
     for name, data in report["datasets"].items():
         lines += [f"## {name}: {data['n']:,} images of {data['d']:,} pixels, train-train", "",
                   f"minimum {data['min']:.5f}, mean {data['mean']:.5f}", "",
@@ -121,14 +122,14 @@ def as_markdown(report: dict) -> str:
         lines += [f"| {peer} | {row['measured_on']} | {row['ns_per_pair']:,.2f} | {row['full_cpu_seconds']:,.1f}"
                   f"{'' if 'full_wall_seconds' in row else ' (projected)'} | {row['times_the_filter']:,.1f} |"
                   for peer, row in sorted(data["rows"].items(), key=lambda item: item[1]["ns_per_pair"])]
-        lines += ["", "| images | " + " | ".join(f"{n:,}" for n in data["scaling"]["n"]) + " |", "|---" * (1 + len(data["scaling"]["n"])) + "|",
-                  "| CPU s | " + " | ".join(f"{s:.2f}" for s in data["scaling"]["n"].values()) + " |", "",
-                  "| pixels (10,000 images) | " + " | ".join(f"{d:,}" for d in data["scaling"]["d"]) + " |",
-                  "|---" * (1 + len(data["scaling"]["d"])) + "|",
-                  "| CPU s | " + " | ".join(f"{s:.2f}" for s in data["scaling"]["d"].values()) + " |", ""]
+        for key, what in (("n", "images"), ("d", "pixels (10,000 images)")):
+            sizes, seconds = data["scaling"][key].keys(), data["scaling"][key].values()
+            lines += ["", f"| {what} | " + " | ".join(f"{size:,}" for size in sizes) + " |", "|---" * (1 + len(sizes)) + "|",
+                      "| CPU s | " + " | ".join(f"{s:.2f}" for s in seconds) + " |"]
+        lines.append("")
     first = report["first_call"]
-    return "\n".join(lines + [f"First search of a fresh process: {first['compiling']:.1f} s when it compiles, {first['cached']:.1f} s "
-                              "from the compiler's cache.", "", "![scaling](separation.png)", ""])
+    return "\n".join(lines + [f"First search of a fresh process: {first['compiling']:.1f} s when it compiles, "
+                              f"{first['cached']:.1f} s from the compiler's cache.", "", "![scaling](separation.png)", ""])
 
 
 def plot(report: dict, path: Path) -> None:

@@ -787,7 +787,7 @@ def upper_bound(k: int,  # how many of the points showed it
     from scipy.stats import beta
     return 1. if k == n else float(beta.ppf(confidence, k + 1, n - k))
 
-# %% ../nbs/01_separation.ipynb #f1d609ac
+# %% ../nbs/01_separation.ipynb #9c3b83ba
 def beside_paper(dataset: str,  # name of the data set
                  metrics: Mapping,  # part -> `statistics`
                  labels: str = "original",  # "original", or "random" for the published draw
@@ -799,7 +799,7 @@ def beside_paper(dataset: str,  # name of the data set
     return [{"labels": prefix, "quantity": quantity, "measured": measured, "paper": paper,
              "agrees": abs(round(measured, 3) - paper) < 1e-9} for quantity, measured, paper in pairs]
 
-# %% ../nbs/01_separation.ipynb #76443ae1
+# %% ../nbs/01_separation.ipynb #b4c9822b
 def _verdict(report: Mapping) -> str:
     "The report in plain words."
     conflicts, close, eps, least = report["conflicts"], report["close"], report["eps"], report["min"]
@@ -835,7 +835,7 @@ def audit(images: np.ndarray,  # (n, ...) uint8 or float
               "pairs": pair_list(pairs, labels, labels), "sha256": Split(images, labels).sha256()}
     return {**report, "verdict": _verdict(report)}
 
-# %% ../nbs/01_separation.ipynb #b4c9822b
+# %% ../nbs/01_separation.ipynb #0eb97893
 AUDIT_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
 td,th{{padding:.2rem .8rem;text-align:left}}img{{max-width:100%}}
@@ -866,7 +866,7 @@ def audit_page(report: Mapping,  # from `audit`
                              conflicts=f"<ul>{listed}</ul>" if listed else "<p>none</p>",
                              picture=base64.b64encode(picture.getvalue()).decode())
 
-# %% ../nbs/01_separation.ipynb #14f6cc23
+# %% ../nbs/01_separation.ipynb #97e7fc72
 def pixels(images: np.ndarray) -> dict:  # "shape", "dtype", "base64" of the zlib-compressed bytes
     "A few images as text."
     images = np.ascontiguousarray(images)
@@ -892,7 +892,7 @@ def save_record(path: str | Path,  # where it goes
                                "data": {**data.summary(), "eps": data.eps}, "environment": environment(),
                                "source": source(notebook), "seconds": seconds})
 
-# %% ../nbs/01_separation.ipynb #8c9c851a
+# %% ../nbs/01_separation.ipynb #ce595a7f
 def _parser():
     "The command line."
     from argparse import ArgumentParser
@@ -918,7 +918,7 @@ def _parser():
     parser.add_argument("--html", help="write the page of an audit to this file")
     return parser
 
-# %% ../nbs/01_separation.ipynb #f35ef887
+# %% ../nbs/01_separation.ipynb #c78b3677
 def _folder_images(folder: Path, size: int | None) -> tuple[np.ndarray, np.ndarray]:
     "Pictures of a folder with one sub-folder per class, all of one shape."
     from torchvision.datasets import ImageFolder
@@ -939,7 +939,7 @@ def _own_set(options) -> tuple[np.ndarray, np.ndarray]:
     if labels is None: raise ValueError(f"--images {path} is a file: give its labels with --labels-file y.npy")
     return np.load(path, mmap_mode="r"), np.load(labels)
 
-# %% ../nbs/01_separation.ipynb #ce595a7f
+# %% ../nbs/01_separation.ipynb #1198fb77
 def _measure_command(options, search: Mapping) -> None:
     "Measure a data set, print it beside the paper, and write the record."
     kind = options.labels
@@ -974,7 +974,7 @@ def _audit_command(options, search: Mapping) -> None:
     if options.json: atomic_write(options.json, json.dumps(report, indent=1) + "\n")
     if options.html: atomic_write(options.html, audit_page(report, images, labels))
 
-# %% ../nbs/01_separation.ipynb #c78b3677
+# %% ../nbs/01_separation.ipynb #76625ff9
 def main(arguments: Sequence[str] | None = None) -> None:
     "`python -m robustacc.separation`: measure a data set, or audit your own."
     parser = _parser()
@@ -985,5 +985,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (OSError, ValueError, ImportError) as error: sys.exit(f"error: {error}")
     except KeyboardInterrupt: sys.exit(130)
 
-# %% ../nbs/01_separation.ipynb #76625ff9
+# %% ../nbs/01_separation.ipynb #6fda7200
 if __name__ == "__main__" and "__file__" in globals(): main()

@@ -4,15 +4,14 @@
 
 # %% auto #0
 __all__ = ['ENGINES', 'read_notebook', 'joined', 'directives', 'fenced', 'code_markdown', 'image_markdown', 'output_markdown',
-           'cell_markdown', 'notebook_markdown', 'front_matter', 'page_name', 'exported', 'signature',
-           'parameter_table', 'method_table', 'ApiDoc', 'only_imports', 'fold_source', 'entries_first', 'chapters',
-           'process', 'site_address', 'local_links', 'tidy', 'Kind', 'Run', 'parameters_of', 'kinds', 'run_parts',
-           'find_runs', 'rank', 'best_first', 'badge', 'parameter_values', 'run_line', 'run_notebook', 'prose',
-           'header', 'plain_notebook', 'lightest', 'command', 'not_run', 'find_records', 'run_list', 'index_page',
-           'run_pages', 'write_runs', 'Entry', 'with_runs', 'sidebar', 'flat', 'Page', 'read_pages', 'pandoc',
-           'fragment', 'inline_html', 'search_entries', 'sidebar_html', 'pager_html', 'page_html', 'figure_store',
-           'render_pandoc', 'find_quarto', 'choose_engine', 'render_quarto', 'Broken', 'check_links', 'put_in_place',
-           'build', 'readme', 'main']
+           'cell_markdown', 'notebook_markdown', 'front_matter', 'page_name', 'exported', 'signature', 'method_table',
+           'ApiDoc', 'only_imports', 'fold_source', 'entries_first', 'chapters', 'process', 'site_address',
+           'local_links', 'tidy', 'Kind', 'Run', 'parameters_of', 'kinds', 'run_parts', 'find_runs', 'rank',
+           'best_first', 'badge', 'parameter_values', 'run_line', 'run_notebook', 'prose', 'header', 'plain_notebook',
+           'lightest', 'command', 'not_run', 'find_records', 'run_list', 'index_page', 'run_pages', 'write_runs',
+           'Entry', 'with_runs', 'sidebar', 'flat', 'Page', 'read_pages', 'pandoc', 'fragment', 'inline_html',
+           'search_entries', 'sidebar_html', 'pager_html', 'page_html', 'figure_store', 'render_pandoc', 'find_quarto',
+           'choose_engine', 'render_quarto', 'Broken', 'check_links', 'put_in_place', 'build', 'readme', 'main']
 
 # %% ../nbs/10_site.ipynb #4e29c291
 import argparse
@@ -241,8 +240,8 @@ def _split(text: str) -> Iterator[str]:
 
 # %% ../nbs/10_site.ipynb #a493e405
 def _inline(text: object) -> str:
-    "Inline code that survives inside a table cell."
-    return f"<code>{html.escape(str(text)).replace('|', '&#124;')}</code>" if str(text) else ""
+    "Inline code that survives inside a table cell: nothing in it is left that markdown could take for its own."
+    return f"<code>{re.sub(r'[^\w\s]|_', lambda mark: f'&#{ord(mark[0])};', str(text))}</code>" if str(text) else ""
 
 
 def _type(annotation: object) -> str:
@@ -549,19 +548,24 @@ def badge(profile: str,  # a profile, or empty
 
 
 def parameter_values(notebook: dict,  # an executed notebook
-                     ) -> str:  # a markdown table; empty without parameters
-    "The parameters of a run beside their defaults."
+                     ) -> str:  # a markdown table, and a folded one of what was left alone; empty without parameters
+    "The parameters that were given to a run, beside their defaults."
     defaults, given = parameters_of(notebook), parameters_of(notebook, "injected-parameters")
-    rows = [f"| {_inline(name)} | {_inline(repr(given.get(name, value)))} | {_inline(repr(value)) if name in given else ''} |"
-            for name, value in defaults.items()]
-    rows += [f"| {_inline(name)} | {_inline(repr(value))} | |" for name, value in given.items() if name not in defaults]
-    return "\n".join(["| Parameter | Value | Default where changed |", "|:--|:--|:--|", *rows]) if rows else ""
+
+    def table(rows, *head):
+        lines = [f"| {' | '.join(_inline(cell) for cell in row)} |" for row in rows]
+        return "\n".join([f"| {' | '.join(head)} |", "|:--" * len(head) + "|", *lines]) if rows else ""
+    changed = table([(name, value, defaults.get(name, "")) for name, value in given.items()], "Parameter", "Value", "Default")
+    others = table([(name, value) for name, value in defaults.items() if name not in given], "Parameter", "Value")
+    summary = "The other parameters" if changed else "Parameters: all as they are by default"
+    folded = f'<details class="source"><summary>{summary}</summary>\n\n{others}\n\n</details>' if others else ""
+    return "\n\n".join(filter(None, [changed, folded]))
 
 
 def run_line(run: Run,  # the run
              kind: Kind,  # its notebook
              notebook: dict,  # the executed notebook
-             records: Iterable[str] = (),  # names of all records
+             records: Sequence[str] = (),  # names of all records
              ) -> str:  # markdown
     "Profile, date and duration of a run, and where its text and its numbers stand."
     said = notebook["metadata"].get("papermill") or {}
@@ -569,7 +573,7 @@ def run_line(run: Run,  # the run
     if said.get("start_time"): parts.append(f"run on {datetime.fromisoformat(said['start_time']):%-d %B %Y}")
     if said.get("duration"): parts.append(f"{said['duration']:.0f} seconds")
     parts.append(f"chapter [{kind.title}](../{kind.notebook})")
-    parts += [f"[record](../records/{name})" for name in records if name == run.record]
+    parts += [f"[record](../records/{name})" for name in (run.record, f"{kind.name}/{run.dataset}.json") if name in records][:1]
     text = "::: {.run-line}\n" + " · ".join(parts) + "\n:::"
     failed = said.get("exception") or any(o["output_type"] == "error" for c in notebook["cells"] for o in c.get("outputs", []))
     if not failed: return text
@@ -596,7 +600,7 @@ def _run_cell(cell: dict) -> dict | None:
 def run_notebook(run: Run,  # the run
                  kind: Kind,  # its notebook
                  extra: str = "",  # markdown below the line at the top
-                 records: Iterable[str] = (),  # names of all records
+                 records: Sequence[str] = (),  # names of all records
                  ) -> dict:  # a notebook that both engines can draw
     "An executed notebook, cleaned for the site."
     book = read_notebook(run.path)
@@ -666,12 +670,14 @@ def command(kind: Kind,  # a notebook with parameters
 
 def not_run(kind: Kind,  # a notebook with parameters
             dataset: str = "",  # a data set
+            record: str = "",  # the name of a record that was published nevertheless
             ) -> dict:  # a notebook
-    "The page of a run that nobody has made."
+    "The page of a run that nobody has made, or of which only the record was published."
     what = f"on `{dataset}` " if dataset else ""
     texts = ["[not run]{.badge .badge-none}",
              f"The notebook [{kind.title}](../{kind.notebook}) was not run {what}for this site, so there is nothing to show. "
-             "From the folder of the checkout, this runs it:", fenced(command(kind, dataset), ".bash")]
+             + (f"An earlier run left a [record](../records/{record}) that was published. " if record else "")
+             + "From the folder of the checkout, this runs it:", fenced(command(kind, dataset), ".bash")]
     if dataset:
         texts += ["And this runs everything for the data set, training included, and builds the site again"
                   + (" (at the settings of the paper, so on a GPU):" if lightest(dataset) == "paper" else ":"),
@@ -680,13 +686,14 @@ def not_run(kind: Kind,  # a notebook with parameters
 
 # %% ../nbs/10_site.ipynb #8467b1e3
 def find_records(trees: Sequence[Path],  # where to look; a later tree gives way to an earlier one
-                 ) -> dict[str, Path]:  # by the path below the tree, which begins with the profile
-    "The records of all runs."
+                 ) -> dict[str, Path]:  # by the path below the tree: `<profile>/<dataset>/...` or `<kind>/<dataset>`
+    "The records of all runs, and those that were published once for a data set."
     found = {}
     for tree in reversed([Path(t) for t in trees]):
-        for path in sorted(tree.glob("*/*/**/*.json")):
+        for path in [*sorted(tree.glob("*/*.json")), *sorted(tree.glob("*/*/**/*.json"))]:
             name = path.relative_to(tree)
-            if not any(part.startswith(".") for part in name.parts): found[name.as_posix()] = path
+            if any(part.startswith(".") for part in name.parts) or name.stem not in DATASETS and len(name.parts) < 3: continue
+            found[name.as_posix()] = path
     return found
 
 
@@ -699,7 +706,7 @@ def run_list(kind: Kind,  # a notebook with many runs for a data set
     rows = {(r.profile, *run_parts(r.path.stem, kind.name)): [f"[notebook]({r.page}.ipynb)", ""] for r in runs}
     for name in records:
         profile, where, *rest = Path(name).with_name(Path(name).stem).parts
-        if where == dataset and len(rest) == 2:
+        if where == dataset and len(rest) == 2 and profile in PROFILES:
             key = (profile, *run_parts("-".join([kind.name, dataset, *rest]), kind.name))
             rows.setdefault(key, ["", ""])[1] = f"[record](../records/{name})"
     lines = ["| Network | Row | Seed | Profile | | |", "|:--|:--|:--|:--|:--|:--|"]
@@ -724,7 +731,8 @@ def index_page(known: Sequence[Kind],  # the notebooks with parameters
         lines.append(f"| `{dataset}` | " + " | ".join(cells) + " |")
     legend = ("A label names the profile that a run was made with. [paper]{.badge .badge-paper} uses the paper's settings, "
               "[quick]{.badge .badge-quick} the first few thousand images and a few epochs, and [smoke]{.badge .badge-smoke} "
-              "is a check that everything works: its numbers rest on very few images and say nothing about the order of methods.")
+              "is a check that everything works: its numbers rest on very few images and say nothing about the order of methods. "
+              "Where it says [record]{.badge}, the record of a run was published, but not the executed notebook.")
     others = [f"- [{k.title}]({k.name}.ipynb)" for k in known if not k.per_dataset]
     texts = ["\n".join(lines), legend] + (["## Without a data set\n\n" + "\n".join(others)] if others else [])
     return plain_notebook("All runs", "What was run for this site, on which data, and how thoroughly", *texts)
@@ -733,16 +741,18 @@ def index_page(known: Sequence[Kind],  # the notebooks with parameters
 def run_pages(kind: Kind,  # a notebook with parameters
               dataset: str,  # a data set; empty for a notebook that takes none
               runs: Sequence[Run],  # its runs
-              records: Iterable[str],  # names of all records
+              records: Sequence[str],  # names of all records
               ) -> tuple[dict[str, dict], list[str]]:  # pages by name, and the profiles that were run
     "The pages for one notebook and one data set: the runs, a list of them, or the word that there is none."
     name = "-".join(filter(None, [kind.name, dataset]))
     runs = best_first(runs)
     if kind.many:
-        own = [r for r in records if Path(r).parts[1] == dataset and len(Path(r).parts) > 3]
+        own = [r for r in records if Path(r).parts[1] == dataset and len(Path(r).parts) == 4]
         profiles = sorted({r.profile for r in runs} | {Path(r).parts[0] for r in own}, key=rank)
         pages = {r.page: run_notebook(r, kind, records=records) for r in runs}
         return pages | {name: run_list(kind, dataset, runs, own) if profiles else not_run(kind, dataset)}, profiles
+    published = f"{kind.name}/{dataset}.json"
+    if not runs and published in records: return {name: not_run(kind, dataset, published)}, ["record"]
     if not runs: return {name: not_run(kind, dataset)}, []
     target = {r.page: name if r is runs[0] else r.page for r in runs}
     others = "Other profiles of this run: " + ", ".join(f"[{badge(r.profile)}]({target[r.page]}.ipynb)" for r in runs)
@@ -761,7 +771,7 @@ def write_runs(proc: str | Path,  # the processed notebooks
     for kind in known:
         for dataset in DATASETS if kind.per_dataset else [""]:
             own = [r for r in runs if (r.kind, r.dataset) == (kind.name, dataset)]
-            made, listed[kind.name, dataset] = run_pages(kind, dataset, own, records)
+            made, listed[kind.name, dataset] = run_pages(kind, dataset, own, list(records))
             pages |= made
             named.append("-".join(filter(None, [kind.name, dataset])))
     pages["index"] = index_page(known, runs, listed)
@@ -879,7 +889,7 @@ def fragment(text: str,  # the markdown of a page
         done = pandoc(text, "-f", "markdown", "-t", "html5", "--mathml", "--toc", "--toc-depth=3", "--wrap=none",
                       f"--template={files[1]}", f"--lua-filter={files[0]}", *(cite if bibliography else []))
         if kept: atomic_write(kept, done)
-    contents, _, body = done.partition("<!--body-->")
+    contents, _, body = re.sub(r"<h1(.*?)</h1>", r"<h2\1</h2>", done, flags=re.S).partition("<!--body-->")  # the references
     return contents.strip(), body.strip()
 
 
@@ -1153,7 +1163,10 @@ def readme(root: str | Path,  # the checkout
     text = re.sub(r"(\]\()([\w./-]+\.ipynb)", r"\1nbs/\2", text).replace("](nbs/runs/index.ipynb)", "](results)")
     head = f"# {said.get('title', 'README')}\n\n" + (f"> {said['description']}\n\n" if said.get("description") else "")
     note = "<!-- Made from nbs/index.ipynb by `python -m robustacc.site --readme`: do not edit. -->\n\n"
-    return note + pandoc(head + text, "-f", "markdown", "-t", "gfm-raw_html", "--wrap=none", "--columns=120")
+    bibliography = Path(root) / "nbs" / "references.bib"
+    cite = ["--citeproc", f"--bibliography={bibliography}"] if bibliography.exists() else []
+    if cite: text += "\n## References\n\n::: {#refs}\n:::\n"
+    return note + pandoc(head + text, "-f", "markdown", "-t", "gfm-raw_html", "--wrap=none", "--columns=120", *cite)
 
 # %% ../nbs/10_site.ipynb #1c4f128c
 def main(arguments: Sequence[str] | None = None,  # the command line; None is the program's own

@@ -51,7 +51,7 @@ def test_a_users_own_script(python, tmp_path):
 
 
 def test_the_package_does_not_need_what_only_notebooks_need(python):
-    code = ("import sys\nfor name in ('nbdev', 'fastcore', 'papermill', 'snakemake', 'matplotlib', 'sklearn', 'torchvision', 'faiss', 'IPython'):\n"
+    code = ("import sys\nfor name in ('nbdev', 'fastcore', 'papermill', 'snakemake', 'matplotlib', 'sklearn', 'torchvision', 'faiss', 'IPython', 'numba', 'pandas', 'seaborn', 'scipy'):\n"
             "    sys.modules[name] = None\n"
             "import robustacc.train, robustacc.separation, robustacc.theory, robustacc.results, robustacc.site")
     done = python("-c", code)
