@@ -138,6 +138,7 @@ def ascend(objective: Callable[[Tensor], Tensor],  # (n, ...) -> (n,) values to 
             best = torch.where(_per_example(better, points), points.detach(), best) if step else points.detach()
             highest = torch.where(better, seen, highest) if step else seen
         if step == steps: break
+        if not values.requires_grad: break                      # the objective does not depend on the images at all
         gradient, = torch.autograd.grad(values.sum(), points)
         points = threat.project(points.detach() + step_size * threat.direction(gradient), images)
     return best if keep == "best" else points.detach()

@@ -176,7 +176,7 @@ def _typed(name: str, value, kind):
 
 def unknown_name(kind: str, name: str, allowed: Sequence[str]) -> ValueError:
     "The error for a name that is not among the allowed ones, with the nearest of them."
-    near = get_close_matches(str(name), list(allowed), n=1)
+    near = get_close_matches(str(name), [str(a) for a in allowed], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
     return ValueError(f"unknown {kind} {name!r}{hint} Allowed: {', '.join(map(str, allowed))}")
 

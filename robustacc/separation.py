@@ -770,13 +770,15 @@ def margins(data: Data, *, p: float | str = math.inf, train_labels: np.ndarray |
     return Margins(other.distance, nearest_own(*sets, p=p, **options).distance)
 
 
-def margin_summary(margins: Margins) -> dict:  # n, mean, positive, zero, negative (shares), counts per level -255..255
+def margin_summary(margins: Margins) -> dict:  # n, mean, positive, zero, negative (shares), counts of -255..255 steps
     "What a record keeps of margins."
     margin = margins.margin[np.isfinite(margins.margin)]
-    levels = np.clip(np.rint(margin * 255), -255, 255).astype(int)
+    step = max(1., float(np.abs(margin).max())) / 255
+    levels = np.rint(margin / step).astype(int)
     signs = {"positive": margin > 0, "zero": margin == 0, "negative": margin < 0}
     shares = {name: float(share.mean()) for name, share in signs.items()}
-    return {"n": len(margin), "mean": float(margin.mean()), **shares, "counts": np.bincount(levels + 255, minlength=511).tolist()}
+    return {"n": len(margin), "mean": float(margin.mean()), **shares, "step": step,
+            "counts": np.bincount(levels + 255, minlength=511).tolist()}
 
 # %% ../nbs/01_separation.ipynb #607f0df1
 def upper_bound(k: int,  # how many of the points showed it

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['ENGINES', 'read_notebook', 'joined', 'directives', 'fenced', 'code_markdown', 'image_markdown', 'output_markdown',
-           'cell_markdown', 'notebook_markdown', 'front_matter', 'page_name', 'exported', 'signature', 'method_table',
-           'ApiDoc', 'only_imports', 'fold_source', 'entries_first', 'chapters', 'process', 'site_address',
-           'local_links', 'tidy', 'Kind', 'Run', 'parameters_of', 'kinds', 'run_parts', 'find_runs', 'rank',
-           'best_first', 'badge', 'parameter_values', 'run_line', 'run_notebook', 'prose', 'header', 'plain_notebook',
-           'lightest', 'command', 'not_run', 'find_records', 'run_list', 'index_page', 'run_pages', 'write_runs',
-           'Entry', 'with_runs', 'sidebar', 'flat', 'Page', 'read_pages', 'pandoc', 'fragment', 'inline_html',
-           'search_entries', 'sidebar_html', 'pager_html', 'page_html', 'figure_store', 'render_pandoc', 'find_quarto',
-           'choose_engine', 'render_quarto', 'Broken', 'check_links', 'put_in_place', 'build', 'readme', 'main']
+           'cell_markdown', 'notebook_markdown', 'front_matter', 'page_name', 'exported', 'signature',
+           'parameter_table', 'method_table', 'ApiDoc', 'only_imports', 'fold_source', 'entries_first', 'chapters',
+           'process', 'site_address', 'local_links', 'tidy', 'Kind', 'Run', 'parameters_of', 'kinds', 'run_parts',
+           'find_runs', 'rank', 'best_first', 'badge', 'parameter_values', 'run_line', 'run_notebook', 'prose',
+           'header', 'plain_notebook', 'lightest', 'command', 'not_run', 'find_records', 'run_list', 'index_page',
+           'run_pages', 'write_runs', 'Entry', 'with_runs', 'sidebar', 'flat', 'Page', 'read_pages', 'pandoc',
+           'fragment', 'inline_html', 'search_entries', 'sidebar_html', 'pager_html', 'page_html', 'figure_store',
+           'render_pandoc', 'find_quarto', 'choose_engine', 'render_quarto', 'Broken', 'check_links', 'put_in_place',
+           'build', 'readme', 'main']
 
 # %% ../nbs/10_site.ipynb #4e29c291
 import argparse
@@ -241,14 +242,15 @@ def _split(text: str) -> Iterator[str]:
 # %% ../nbs/10_site.ipynb #a493e405
 def _inline(text: object) -> str:
     "Inline code that survives inside a table cell: nothing in it is left that markdown could take for its own."
-    return f"<code>{re.sub(r'[^\w\s]|_', lambda mark: f'&#{ord(mark[0])};', str(text))}</code>" if str(text) else ""
+    safe = re.sub(r"[^\w\s]|_", lambda mark: f"&#{ord(mark[0])};", str(text))
+    return f"<code>{safe}</code>" if safe else ""
 
 
 def _type(annotation: object) -> str:
     "A type as one would write it."
     if annotation in (None, inspect.Parameter.empty) or annotation is type(None): return ""
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-    return re.sub(r"\b(typing|collections\.abc|pathlib|robustacc\.\w+|numpy|__main__)\.", "", text)
+    return re.sub(r"\b(typing|collections\.abc|pathlib|robustacc\.\w+|numpy|torch|__main__)\.", "", text)
 
 
 def parameter_table(symbol: object,  # a function or class
@@ -261,12 +263,15 @@ def parameter_table(symbol: object,  # a function or class
     rows = [(n, p.get("anno"), p.get("default", empty), p.get("docment") or "") for n, p in found.items()]
     described = any(row[3] for row in rows) or bool(result and result.get("docment"))
     if not described: return ""
-    lines = ["| Parameter | Type | Default | Meaning |", "|:--|:--|:--|:-----|"]
+    table = [["Parameter", "Type", "Default", "Meaning"]]
     for name, anno, default, text in rows:
         shown = "" if default is empty else getattr(default, "__name__", None) or repr(default)
-        lines.append(f"| {_inline(name)} | {_inline(_type(anno))} | {_inline(shown)} | {_cell(text)} |")
+        table.append([_inline(name), _inline(_type(anno)), _inline(shown), _cell(text)])
     if result and result.get("docment"):
-        lines.append(f"| **returns** | {_inline(_type(result.get('anno')))} | | {_cell(result['docment'])} |")
+        table.append(["**returns**", _inline(_type(result.get("anno"))), "", _cell(result["docment"])])
+    used = [i for i in range(4) if i == 3 or any(row[i] for row in table[1:])]
+    lines = ["| " + " | ".join(row[i] for i in used) + " |" for row in table]
+    lines.insert(1, "|:--" * (len(used) - 1) + "|:-----|")
     return "::: {.parameters}\n" + "\n".join(lines) + "\n:::"
 
 
@@ -353,7 +358,7 @@ def chapters(folder: str | Path,  # a folder of notebooks
     "The notebooks of a folder, without hidden ones."
     return sorted(p for p in Path(folder).glob("*.ipynb") if p.name[0] not in "._")
 
-
+# %% ../nbs/10_site.ipynb #91d67eb9
 def process(root: str | Path,  # the checkout
             ) -> Path:  # its folder `_proc`, with one notebook for each in `nbs/`
     "Let nbdev process the notebooks; `RuntimeError` where it fails or leaves one out."
@@ -361,7 +366,8 @@ def process(root: str | Path,  # the checkout
     folder, stamp = root / "_proc", root / "_proc" / ".stamp"
     shape = _fingerprint(Path(__file__), *(root / name for name in ("robustacc/_modidx.py", "settings.ini", "_quarto.yml")))
     now = {path.name: _fingerprint(shape, path) for path in chapters(root / "nbs")}
-    old = json.loads(stamp.read_text()) if stamp.exists() else {}
+    try: old = dict(json.loads(stamp.read_text()))
+    except (OSError, ValueError): old = {}
     for path in folder.glob("*.ipynb"):
         if path.name not in now or old.get(path.name) != now[path.name]: path.unlink()
     if any(not (folder / name).exists() for name in now):
@@ -380,7 +386,7 @@ def _call_nbdev(root: Path) -> None:
     done = subprocess.run([sys.executable, "-c", call], cwd=root, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     if done.returncode: raise RuntimeError("nbdev could not process the notebooks:\n" + done.stderr.strip()[-2000:])
 
-# %% ../nbs/10_site.ipynb #140c23e1
+# %% ../nbs/10_site.ipynb #6c8e089e
 def site_address(root: str | Path,  # the checkout
                  ) -> str:  # where nbdev believes that the site is published, with a slash at the end
     "The address in `settings.ini`, which nbdev puts before every link."
@@ -403,7 +409,7 @@ def local_links(text: str,  # markdown
     text = re.sub(r"\[\[(`[^`]+`)\]\([^)]*\)\]\(", r"[\1](", text)  # a link in a link: the author's own counts
     return re.sub(r"\[(`[^`]+`)\]\(" + re.escape(address) + r"([\w-]+\.html)(?:#([\w.]*))?\)", local, text)
 
-# %% ../nbs/10_site.ipynb #b0b54b46
+# %% ../nbs/10_site.ipynb #6b73a4cf
 def tidy(folder: str | Path,  # processed notebooks
          address: str,  # what nbdev's links begin with
          ) -> None:
@@ -425,7 +431,7 @@ def tidy(folder: str | Path,  # processed notebooks
 def _write_notebook(path: Path, notebook: dict) -> None:
     atomic_write(path, json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
-# %% ../nbs/10_site.ipynb #e32aea95
+# %% ../nbs/10_site.ipynb #72f65361
 @dataclass(frozen=True)
 class Kind:
     "A notebook that takes parameters."
@@ -462,7 +468,7 @@ class Run:
         "Where the file lies, from its tree on."
         return "/".join(self.path.parts[-4 if self.path.parent.name == "notebooks" else -2:])
 
-# %% ../nbs/10_site.ipynb #72f65361
+# %% ../nbs/10_site.ipynb #314e75d0
 def parameters_of(notebook: dict,  # a notebook
                   tag: str = "parameters",  # `injected-parameters` for the values that papermill put in
                   ) -> dict:  # names and values; empty without such a cell
@@ -489,7 +495,7 @@ def kinds(folder: str | Path,  # `nbs/`
         if given: found.append(Kind(path.name, page_name(path.name)[:-5], title, given, "dataset" in given, "method" in given))
     return found
 
-# %% ../nbs/10_site.ipynb #d444c0fd
+# %% ../nbs/10_site.ipynb #98c92978
 def run_parts(name: str,  # a run's file name without suffix, such as `train-digits-CNN2-TRADES-beta6-seed0`
               kind: str,  # its first word
               ) -> tuple[str, str, str, str]:  # data set, architecture, row of the table, "seed 0"; empty where not given
@@ -501,7 +507,7 @@ def run_parts(name: str,  # a run's file name without suffix, such as `train-dig
     row, _, seed = rest.removeprefix(arch).strip("-").rpartition("seed") if "seed" in rest else (rest, "", "")
     return dataset, arch, row.strip("-"), f"seed {seed}" if seed else ""
 
-# %% ../nbs/10_site.ipynb #98c92978
+# %% ../nbs/10_site.ipynb #e1bc8e2d
 def find_runs(trees: Sequence[Path],  # where to look; a later tree gives way to an earlier one
               known: Sequence[Kind],  # the notebooks that can have been run
               ) -> list[Run]:  # sorted by page
@@ -540,7 +546,7 @@ def best_first(runs: Iterable[Run],  # runs of one page
     "The most complete profile first."
     return sorted(runs, key=lambda r: (rank(r.profile), r.page))
 
-# %% ../nbs/10_site.ipynb #a89d438c
+# %% ../nbs/10_site.ipynb #542fd268
 def badge(profile: str,  # a profile, or empty
           ) -> str:  # markdown
     "A profile as a small label."
@@ -579,7 +585,7 @@ def run_line(run: Run,  # the run
     if not failed: return text
     return text + "\n\n::: {.callout-warning}\n## This run did not finish\nIt stopped with the exception shown below.\n:::"
 
-# %% ../nbs/10_site.ipynb #542fd268
+# %% ../nbs/10_site.ipynb #5aaa449a
 _RELATIVE = re.compile(r"(\]\()(?![a-z][a-z0-9+.-]*:|#|/|\.\./|attachment:)")
 
 
@@ -611,7 +617,7 @@ def run_notebook(run: Run,  # the run
     head = header(title=title, description=said.get("description"), origin=run.origin, skip_exec=True, skip_showdoc=True)
     return {**book, "metadata": {"kernelspec": _KERNEL}, "cells": [head, *map(prose, filter(None, top)), *cells]}
 
-# %% ../nbs/10_site.ipynb #5aaa449a
+# %% ../nbs/10_site.ipynb #99ef9e82
 _KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
@@ -648,7 +654,7 @@ def _without_heading(cells: Sequence[dict]) -> list[dict]:
         done.append(cell)
     return done
 
-# %% ../nbs/10_site.ipynb #e2ba5dee
+# %% ../nbs/10_site.ipynb #3cb7b783
 def lightest(dataset: str,  # a data set
              ) -> str:  # the least demanding profile that trains on it
     "A profile to begin with."
@@ -684,7 +690,7 @@ def not_run(kind: Kind,  # a notebook with parameters
                   fenced(f"make reproduce PROFILE={lightest(dataset)} DATASETS={dataset}", ".bash")]
     return plain_notebook(": ".join(filter(None, [kind.title, dataset])), "This was not run here", "\n\n".join(texts))
 
-# %% ../nbs/10_site.ipynb #8467b1e3
+# %% ../nbs/10_site.ipynb #0c376df3
 def find_records(trees: Sequence[Path],  # where to look; a later tree gives way to an earlier one
                  ) -> dict[str, Path]:  # by the path below the tree: `<profile>/<dataset>/...` or `<kind>/<dataset>`
     "The records of all runs, and those that were published once for a data set."
@@ -717,7 +723,7 @@ def run_list(kind: Kind,  # a notebook with many runs for a data set
             "the notebook as it was executed, and the record that it wrote.")
     return plain_notebook(f"{kind.title}: {dataset}", f"All runs on {dataset}", text, "\n".join(lines))
 
-# %% ../nbs/10_site.ipynb #0c376df3
+# %% ../nbs/10_site.ipynb #90e86e55
 def index_page(known: Sequence[Kind],  # the notebooks with parameters
                runs: Sequence[Run],  # all runs
                listed: dict[tuple[str, str], Sequence[str]],  # profiles of each (kind, data set)
@@ -737,7 +743,7 @@ def index_page(known: Sequence[Kind],  # the notebooks with parameters
     texts = ["\n".join(lines), legend] + (["## Without a data set\n\n" + "\n".join(others)] if others else [])
     return plain_notebook("All runs", "What was run for this site, on which data, and how thoroughly", *texts)
 
-# %% ../nbs/10_site.ipynb #3db1eda6
+# %% ../nbs/10_site.ipynb #a969618f
 def run_pages(kind: Kind,  # a notebook with parameters
               dataset: str,  # a data set; empty for a notebook that takes none
               runs: Sequence[Run],  # its runs
@@ -759,7 +765,7 @@ def run_pages(kind: Kind,  # a notebook with parameters
     pages = {target[r.page]: run_notebook(r, kind, others if len(runs) > 1 else "", records) for r in runs}
     return pages, [r.profile for r in runs]
 
-# %% ../nbs/10_site.ipynb #232ca060
+# %% ../nbs/10_site.ipynb #82910805
 def write_runs(proc: str | Path,  # the processed notebooks
                nbs: str | Path,  # the notebooks
                trees: Sequence[Path],  # `_runs` and `results`; the first one wins
@@ -780,7 +786,7 @@ def write_runs(proc: str | Path,  # the processed notebooks
     for name, path in records.items(): atomic_write(proc / "records" / name, path.read_bytes())
     return named
 
-# %% ../nbs/10_site.ipynb #f1e3493e
+# %% ../nbs/10_site.ipynb #cde27439
 @dataclass(frozen=True)
 class Entry:
     "A line of the sidebar."
@@ -810,7 +816,7 @@ def with_runs(config: dict,  # the content of `_quarto.yml`
     site = config["website"]
     return config | {"website": site | {"sidebar": site["sidebar"] | {"contents": list(added(site["sidebar"]["contents"]))}}}
 
-# %% ../nbs/10_site.ipynb #cde27439
+# %% ../nbs/10_site.ipynb #70824611
 def sidebar(config: dict,  # the content of `_quarto.yml`
             titles: dict[str, str],  # the title of each notebook, by its path in `_proc`
             ) -> list[Entry]:  # headings and pages
@@ -834,7 +840,7 @@ def flat(entries: Iterable[Entry],  # a sidebar
     "The sidebar without headings."
     return [e for entry in entries for e in (([entry] if entry.source else []) + flat(entry.below))]
 
-# %% ../nbs/10_site.ipynb #39462505
+# %% ../nbs/10_site.ipynb #57cd6130
 @dataclass(frozen=True)
 class Page:
     "A page of the site."
@@ -861,7 +867,7 @@ def read_pages(proc: str | Path,  # the processed notebooks
     if clash: raise ValueError(f"two notebooks would become {clash[0]}")
     return pages
 
-# %% ../nbs/10_site.ipynb #2f126346
+# %% ../nbs/10_site.ipynb #92d1abc0
 def pandoc(text: str,  # the input
            *arguments: str,  # for the command line
            ) -> str:  # the output
@@ -873,7 +879,7 @@ def pandoc(text: str,  # the input
     if done.returncode: raise RuntimeError(f"pandoc failed: {done.stderr.strip()}")
     return done.stdout
 
-# %% ../nbs/10_site.ipynb #92d1abc0
+# %% ../nbs/10_site.ipynb #ae8c2f7c
 def fragment(text: str,  # the markdown of a page
              assets: str | Path,  # the folder with `site.lua` and `fragment.html`
              bibliography: Path | None = None,  # a BibTeX file
@@ -899,7 +905,7 @@ def inline_html(text: str,  # one line of markdown: a title or a description
     done = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
     return re.sub(r"(?<!\w)\*([^*\s][^*]*)\*", r"<em>\1</em>", done)
 
-# %% ../nbs/10_site.ipynb #55d51ea5
+# %% ../nbs/10_site.ipynb #75029acb
 class _Text(HTMLParser):
     "The text of a page by section, and its ids and links."
     skipped = {"script", "style", "annotation", "pre", "svg", "details"}
@@ -928,7 +934,7 @@ class _Text(HTMLParser):
     def handle_data(self, data):
         if not self.depth: self.sections[-1][1 if self.heading else 2] += data
 
-# %% ../nbs/10_site.ipynb #75029acb
+# %% ../nbs/10_site.ipynb #32f641b9
 def search_entries(page: Page,  # a page
                    body: str,  # its HTML
                    ) -> list[list[str]]:  # address, title, heading and text of every section
@@ -960,7 +966,7 @@ def sidebar_html(entries: Iterable[Entry],  # the sidebar
             lines.append(f"<li><details{opened}><summary>{label}</summary>{below}</details></li>")
     return "<ul>\n" + "\n".join(lines) + "\n</ul>"
 
-# %% ../nbs/10_site.ipynb #32f641b9
+# %% ../nbs/10_site.ipynb #a1e689e5
 def pager_html(order: Sequence[Entry],  # the pages in reading order
                pages: dict[str, Page],  # pages by source
                here: Page,  # the current page
@@ -976,7 +982,7 @@ def pager_html(order: Sequence[Entry],  # the pages in reading order
             lines.append(f'<a class="{kind}" href="{root}{page.href}"><small>{word}</small>{inline_html(page.title)}</a>')
     return "\n".join(lines)
 
-# %% ../nbs/10_site.ipynb #2a2b635d
+# %% ../nbs/10_site.ipynb #5983f8d2
 def page_html(template: str,  # the page's frame, with `$name` for what is filled in
               page: Page,  # the page
               content: tuple[str, str],  # table of contents and body
@@ -997,7 +1003,7 @@ def page_html(template: str,  # the page's frame, with `$name` for what is fille
               "sidebar": sidebar_html(entries, pages, page, root), "pager": pager_html(flat(entries), pages, page, root)}
     return string.Template(template).substitute(fields)
 
-# %% ../nbs/10_site.ipynb #5983f8d2
+# %% ../nbs/10_site.ipynb #eada3c68
 def figure_store(out: Path,  # the site
                  page: Page,  # the page that the pictures are on
                  ) -> Callable[[bytes, str], str]:
@@ -1012,7 +1018,7 @@ def figure_store(out: Path,  # the site
         return "../" * page.href.count("/") + name
     return store
 
-# %% ../nbs/10_site.ipynb #c5772256
+# %% ../nbs/10_site.ipynb #caaa2572
 def render_pandoc(proc: str | Path,  # the processed notebooks, with `_quarto.yml` and `runs/`
                   out: str | Path,  # an existing folder
                   assets: str | Path,  # `nbs/pandoc`
@@ -1037,7 +1043,7 @@ def render_pandoc(proc: str | Path,  # the processed notebooks, with `_quarto.ym
     for path in (assets / "site.css", assets / "site.js", assets.parent / "styles.css"): shutil.copy2(path, out / path.name)
     if (proc / "records").exists(): shutil.copytree(proc / "records", out / "records")
 
-# %% ../nbs/10_site.ipynb #d23280a3
+# %% ../nbs/10_site.ipynb #c4ecbdb6
 ENGINES = ("auto", "quarto", "pandoc")
 
 
@@ -1068,7 +1074,7 @@ def render_quarto(proc: str | Path,  # the processed notebooks
     shutil.copytree(made, out, dirs_exist_ok=True)
     shutil.rmtree(made)
 
-# %% ../nbs/10_site.ipynb #81a26515
+# %% ../nbs/10_site.ipynb #e01ccf27
 @dataclass(frozen=True)
 class Broken:
     "A link that leads nowhere."
@@ -1080,8 +1086,9 @@ class Broken:
 
 
 def check_links(folder: str | Path,  # a site
+                unique: bool = True,  # whether an id that a page uses twice is reported too
                 ) -> list[Broken]:  # empty where all is well
-    "Follow every internal link of every page: files and places on pages must exist, and ids must be unique."
+    "Follow every internal link of every page: files and places on pages must exist."
     folder, readers = Path(folder).resolve(), {}
     for path in sorted(folder.rglob("*.html")):
         readers[path] = _Text()
@@ -1089,13 +1096,13 @@ def check_links(folder: str | Path,  # a site
     broken = []
     for path, reader in readers.items():
         name = path.relative_to(folder).as_posix()
-        broken += [Broken(name, f"#{i}", "the id is used twice") for i, n in Counter(reader.ids).items() if n > 1]
+        broken += [Broken(name, f"#{i}", "the id is used twice") for i, n in Counter(reader.ids).items() if n > 1 and unique]
         for link in dict.fromkeys(reader.links):
             reason = _missing(folder, path, link, readers)
             if reason: broken.append(Broken(name, link, reason))
     return broken
 
-# %% ../nbs/10_site.ipynb #e01ccf27
+# %% ../nbs/10_site.ipynb #b960769a
 def _missing(folder: Path, page: Path, link: str, readers: dict[Path, _Text]) -> str:
     "What is missing at the end of a link; empty where nothing is."
     parts = urlsplit(link)
@@ -1107,7 +1114,7 @@ def _missing(folder: Path, page: Path, link: str, readers: dict[Path, _Text]) ->
     lost = parts.fragment and target in readers and unquote(parts.fragment) not in readers[target].ids
     return "no such place on the page" if lost else ""
 
-# %% ../nbs/10_site.ipynb #42780c99
+# %% ../nbs/10_site.ipynb #e20b5ad9
 def put_in_place(new: str | Path,  # a complete folder
                  out: str | Path,  # where it goes, on the same file system
                  ) -> None:
@@ -1121,7 +1128,7 @@ def put_in_place(new: str | Path,  # a complete folder
         raise
     shutil.rmtree(old, ignore_errors=True)
 
-# %% ../nbs/10_site.ipynb #e8391fae
+# %% ../nbs/10_site.ipynb #f9eb4788
 def build(root: str | Path,  # the checkout
           *,
           engine: str = "auto",  # `auto`, `quarto` or `pandoc`
@@ -1144,12 +1151,12 @@ def build(root: str | Path,  # the checkout
         new.mkdir()
         if chosen == "quarto": render_quarto(proc, new)
         else: render_pandoc(proc, new, root / "nbs" / "pandoc")
-        broken = check_links(new) if check else []
+        broken = check_links(new, unique=chosen == "pandoc") if check else []  # Quarto's own ids are its own affair
         if broken: raise RuntimeError("broken links:\n" + "\n".join(f"  {b}" for b in broken))
         put_in_place(new, out)
     return out
 
-# %% ../nbs/10_site.ipynb #2776f986
+# %% ../nbs/10_site.ipynb #84f18a51
 def readme(root: str | Path,  # the checkout
            ) -> str:  # the text of `README.md`
     "The front page as GitHub's markdown."
@@ -1168,7 +1175,7 @@ def readme(root: str | Path,  # the checkout
     if cite: text += "\n## References\n\n::: {#refs}\n:::\n"
     return note + pandoc(head + text, "-f", "markdown", "-t", "gfm-raw_html", "--wrap=none", "--columns=120", *cite)
 
-# %% ../nbs/10_site.ipynb #1c4f128c
+# %% ../nbs/10_site.ipynb #bfff0b6b
 def main(arguments: Sequence[str] | None = None,  # the command line; None is the program's own
          ) -> int:  # the exit status
     "`python -m robustacc.site`."

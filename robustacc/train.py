@@ -363,9 +363,8 @@ def _parse(text: str, kind):
     "The text of a command-line option as the type `kind`; left as text where it does not fit, for `plan` to refuse."
     kinds = getattr(kind, "__args__", (kind,))
     if type(None) in kinds and text.lower() == "none": return None
-    for k in (int, float):
-        try:
-            if k in kinds: return k(text)
+    for k in (int, float) if {int, float} & set(kinds) else ():
+        try: return k(text)
         except ValueError: pass
     return text
 

@@ -201,13 +201,23 @@ def test_bad_input_is_named(arguments, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name, value, message", [("datset", "mnist", "dataset"), ("p", "3", "inf, 2"), ("random_draws", "five", "int"),
+                                                  ("dataset", "imagenet", "resimagenet")])
+def test_papermill_refuses_bad_parameters(name, value, message, root, python, tmp_path):
+    done = python("-m", "papermill", root / "nbs" / "01_separation.ipynb", tmp_path / "page.ipynb", "-p", "results", tmp_path / "runs",
+                  "-p", name, value)
+    assert done.returncode != 0 and "ValueError" in done.stderr and message in done.stderr.split("ValueError")[-1]
+    assert not (tmp_path / "runs").exists()
+
+
 LONG = """
 import sys, numpy as np
 from robustacc.separation import main
-rng = np.random.default_rng(0)
-np.save(sys.argv[1], rng.integers(0, 256, (60_000, 3072), dtype=np.uint8)), np.save(sys.argv[2], rng.integers(0, 2, 60_000))
+rng, x = np.random.default_rng(0), np.zeros((60_000, 3072), np.uint8)
+x[np.arange(60_000)[:, None], rng.integers(0, 3072, (60_000, 2))] = 1  # hardly any witnesses: minutes for every backend
+np.save(sys.argv[1], x), np.save(sys.argv[2], rng.integers(0, 2, 60_000))
 print("ready", flush=True)
-main(["--images", sys.argv[1], "--labels-file", sys.argv[2], "--backend", sys.argv[3], "--json", sys.argv[4]])
+main(["--images", sys.argv[1], "--labels-file", sys.argv[2], "--backend", sys.argv[3], "--json", sys.argv[4], "--threads", "1"])
 """
 
 

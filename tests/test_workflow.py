@@ -23,5 +23,6 @@ def test_every_row_is_planned(root, tmp_path, profile, rows):
 
 
 def test_unknown_names_are_refused(root, tmp_path):
-    assert "Allowed: smoke, quick, paper" in snakemake(root, "--dry-run", profile="fast", runs=tmp_path).stderr
-    assert "Allowed: digits" in snakemake(root, "--dry-run", profile="smoke", datasets="mnist", runs=tmp_path).stderr
+    for message, given in (("Allowed: smoke, quick, paper", dict(profile="fast")), ("Allowed: digits", dict(profile="smoke", datasets="mnist"))):
+        done = snakemake(root, "--dry-run", runs=tmp_path, **given)
+        assert done.returncode != 0 and message in done.stdout + done.stderr
