@@ -1,0 +1,254 @@
+"""Attacks against three independent libraries, on a small network trained here on digits, plainly and adversarially.
+
+A test is skipped where its library is not installed. Where the algorithm is the same step by step, so are the iterates, to float
+tolerance; where it is the same up to random draws, accuracies are compared (on 360 test digits one example is .28 points).
+"""
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from robustacc import strong_attacks
+from robustacc.attacks import PGD, Threat, ascend, correct, cross_entropy, evaluate_robustness, robust, start_point
+from robustacc.data import load, to_float
+from robustacc.strong_attacks import APGD, APGDTargeted, Square
+
+EPS = .15
+
+
+def train(attack, n_classes=10, steps=250):
+    "A small convolutional network after a few seconds of training, on adversarial examples if an attack is given."
+    split = load("digits").train
+    keep = np.flatnonzero(split.labels < n_classes)
+    x, y = to_float(split.images[keep]), torch.as_tensor(split.labels[keep])
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 16, 4, 2), nn.ReLU(), nn.Conv2d(16, 32, 4, 2), nn.ReLU(), nn.Flatten(), nn.Linear(800, n_classes))
+    optimiser = torch.optim.Adam(net.parameters(), 3e-3)
+    for step in range(steps):
+        pick = torch.randint(len(x), (64,))
+        images = attack(net, x[pick], y[pick], Threat(EPS), index=pick, stream=step) if attack else x[pick]
+        loss = F.cross_entropy(net(images), y[pick])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    return net.eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    "Small batches: threads cost more than they give."
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def nets():
+    "A plain and an adversarially trained network."
+    return {"plain": train(None), "trained": train(PGD(steps=5, step=.4))}
+
+
+@pytest.fixture(scope="module")
+def digits():
+    "All test digits as tensors."
+    test = load("digits").test
+    return to_float(test.images), torch.as_tensor(test.labels)
+
+
+def peer_iterates(library, net, x, y, norm, steps, eps, step):
+    "What PGD of a library makes of the images, from the images themselves."
+    if library == "foolbox":
+        fb = pytest.importorskip("foolbox")
+        kind = {"inf": fb.attacks.LinfProjectedGradientDescentAttack, "2": fb.attacks.L2ProjectedGradientDescentAttack}[norm]
+        attack = kind(abs_stepsize=step, steps=steps, random_start=False)
+        return attack.run(fb.PyTorchModel(net, bounds=(0, 1), device="cpu"), x, fb.criteria.Misclassification(y), epsilon=eps)
+    if library == "torchattacks":
+        ta = pytest.importorskip("torchattacks")
+        kind = {"inf": ta.PGD, "2": ta.PGDL2}[norm]
+        return kind(net, eps=eps, alpha=step, steps=steps, random_start=False)(x, y).detach()
+    pytest.importorskip("art")
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+    classifier = PyTorchClassifier(net, nn.CrossEntropyLoss(reduction="sum"), x.shape[1:], net[-1].out_features, clip_values=(0, 1), device_type="cpu")
+    attack = ProjectedGradientDescentPyTorch(classifier, norm={"inf": np.inf, "2": 2}[norm], eps=eps, eps_step=step, max_iter=steps,
+                                             num_random_init=0, batch_size=len(x), verbose=False)
+    return torch.as_tensor(attack.generate(x.numpy(), F.one_hot(y, net[-1].out_features).numpy()))
+
+
+@pytest.mark.parametrize("norm,eps", [("inf", EPS), ("2", 1.5)])
+@pytest.mark.parametrize("steps", [4, 10])
+@pytest.mark.parametrize("library", ["foolbox", "torchattacks", "art"])
+def test_the_iterates_of_pgd_are_the_same(nets, digits, library, steps, norm, eps):
+    for name, net in nets.items():
+        x, y = digits
+        x, y = x[correct(net, x, y)], y[correct(net, x, y)]
+        theirs = peer_iterates(library, net, x, y, norm, steps, eps, eps / 5)
+        ours = PGD(steps=steps, start="none")(net, x, y, Threat(eps, norm))
+        v = x.clone().requires_grad_(True)                     # some libraries add a constant to a gradient's length before dividing by it,
+        length = torch.autograd.grad(cross_entropy(net(v), y).sum(), v)[0].flatten(1).norm(dim=1)      # or to a mean over the batch
+        clear = length > 1e-2
+        assert clear.float().mean() > .2
+        same = ((ours - theirs)[clear].abs() < 1e-5).float().mean().item()
+        inside = (theirs - x).flatten(1).norm(dim=1).max() < .99 * eps   # ART clips to [0, 1] first and projects then: another l2 point
+        if library != "art" or norm == "inf" or inside: assert same >= .999, f"{name}: {same:.4%} of the pixels"
+        with torch.no_grad(): accuracy = [(net(v).argmax(1) == y).float().mean().item() for v in (ours, theirs)]
+        assert abs(accuracy[0] - accuracy[1]) * len(x) <= (1.01 if library == "art" and not inside else .002 * len(x)), f"{name}: {accuracy}"
+        assert accuracy[0] < .95, "the attack does something"
+
+
+@pytest.mark.parametrize("norm,eps", [("inf", EPS), ("2", 1.5)])
+def test_the_iterates_from_the_same_random_start_are_the_same(nets, digits, norm, eps):
+    fb, ep = pytest.importorskip("foolbox"), pytest.importorskip("eagerpy")
+    x, y = digits
+    index = torch.arange(len(x)) + 7
+    start = start_point(x, Threat(eps, norm), start="uniform", index=index, seed=3).clamp(0, 1)
+    kind = {"inf": fb.attacks.LinfProjectedGradientDescentAttack, "2": fb.attacks.L2ProjectedGradientDescentAttack}[norm]
+    class FromOurStart(kind):
+        def get_random_start(self, x0, epsilon): return ep.astensor(start)
+    for name, net in nets.items():
+        theirs = FromOurStart(abs_stepsize=eps / 5, steps=10, random_start=True).run(
+            fb.PyTorchModel(net, bounds=(0, 1), device="cpu"), x, fb.criteria.Misclassification(y), epsilon=eps)
+        ours = PGD()(net, x, y, Threat(eps, norm), index=index, seed=3)
+        same = ((ours - theirs).abs() < 1e-5).float().mean().item()
+        assert same >= .995, f"{name}: {same:.4%} of the pixels"
+        assert np.mean(correct(net, ours, y) == correct(net, theirs, y)) >= .998
+
+
+def test_pgd_with_random_starts_leaves_the_same_accuracy(nets):
+    "All 1797 digits, the mean over three seeds of each side: at most .2 points apart."
+    ta = pytest.importorskip("torchattacks")
+    net, data = nets["trained"], load("digits")
+    x = torch.cat([to_float(data.train.images), to_float(data.test.images)])
+    y = torch.cat([torch.as_tensor(data.train.labels), torch.as_tensor(data.test.labels)])
+    clean, theirs = correct(net, x, y), []
+    ours = [robust(net, x, y, PGD(), Threat(EPS), seed=seed).mean() for seed in range(3)]
+    for seed in range(3):
+        torch.manual_seed(seed)
+        theirs.append((clean & correct(net, ta.PGD(net, eps=EPS, alpha=EPS / 5, steps=10, random_start=True)(x, y), y)).mean())
+    print("random starts: ours", ours, "theirs", theirs)
+    assert abs(np.mean(ours) - np.mean(theirs)) <= .002, (ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["plain", "trained"])
+def test_apgd_leaves_the_same_accuracy_as_that_of_torchattacks(nets, digits, name):
+    ta = pytest.importorskip("torchattacks")
+    net, (x, y) = nets[name], digits
+    clean = correct(net, x, y)
+    ours = evaluate_robustness(net, x, y, {"ce": APGD(steps=30), "t": APGDTargeted(steps=30)}, Threat(EPS), early_removal=False)
+    peers = {"ce": ta.APGD(net, norm="Linf", eps=EPS, steps=30, loss="ce", seed=0), "t": ta.APGDT(net, norm="Linf", eps=EPS, steps=30, n_classes=10, seed=0)}
+    for kind, peer in peers.items():
+        theirs = clean & correct(net, peer(x, y).detach(), y)
+        mine = ours.survived(kind)
+        print(name, kind, f"ours {mine.mean():.4f}, theirs {theirs.mean():.4f}, differ on {np.sum(mine != theirs)}")
+        assert abs(int(mine.sum()) - int(theirs.sum())) <= 2, (kind, mine.mean(), theirs.mean())
+        assert np.mean(mine == theirs) >= .99, kind
+
+
+def test_apgd_with_nine_classes_leaves_the_same_accuracy(digits):
+    ta = pytest.importorskip("torchattacks")
+    net = train(PGD(steps=5, step=.4), n_classes=9)
+    keep = digits[1] < 9
+    x, y = digits[0][keep], digits[1][keep]
+    ours = robust(net, x, y, APGDTargeted(steps=30), Threat(EPS))
+    peer = ta.APGDT(net, norm="Linf", eps=EPS, steps=30, n_classes=9, seed=0)
+    theirs = correct(net, x, y) & correct(net, peer(x, y).detach(), y)
+    print(f"nine classes: ours {ours.mean():.4f}, theirs {theirs.mean():.4f}")
+    assert abs(int(ours.sum()) - int(theirs.sum())) <= 2
+
+
+def test_square_leaves_about_the_same_accuracy(nets, digits, monkeypatch):
+    "Random search: the means over three seeds within a point, with the schedule of that library, which halves once more."
+    ta = pytest.importorskip("torchattacks")
+    net, (x, y) = nets["trained"], digits
+    clean = correct(net, x, y)
+    def ours(): return [robust(net, x, y, Square(queries=300), Threat(EPS), seed=seed).mean() for seed in range(3)]
+    theirs = [(clean & correct(net, ta.Square(net, norm="Linf", eps=EPS, n_queries=300, seed=seed)(x, y).detach(), y)).mean() for seed in range(3)]
+    as_published = ours()
+    monkeypatch.setattr(strong_attacks, "HALVINGS", (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
+    like_theirs = ours()
+    print("square: ours", as_published, "with their schedule", like_theirs, "theirs", theirs)
+    assert abs(np.mean(like_theirs) - np.mean(theirs)) <= .01, (like_theirs, theirs)
+    assert np.mean(as_published) <= np.mean(theirs) + .01
+
+
+def test_the_ensemble_of_the_peer_breaks_the_same_examples(nets, digits):
+    "All four attacks of that library against our three, on the plain network, where its searches end soon."
+    pytest.importorskip("torchattacks")
+    x, y = digits[0][:60], digits[1][:60]
+    ours, theirs = (robust(nets["plain"], x, y, attack, Threat(.08)) for attack in (APGDTargeted(steps=50), strong_attacks.PeerAutoAttack()))
+    print("ensemble: ours", ours.mean(), "theirs", theirs.mean())
+    assert np.sum(ours != theirs) <= 1 and 0 < ours.mean() < .6
+
+
+def test_the_losses_in_double_precision_against_a_derivation_of_their_own():
+    "Values and gradients of the losses by numpy formulas, central differences included."
+    from robustacc.attacks import LOSSES, carlini_wagner, divergence, dlr, margin
+    rng = np.random.default_rng(0)
+    z, labels, targets, clean = rng.normal(size=(6, 5)) * 3, np.arange(6) % 5, (np.arange(6) + 2) % 5, rng.normal(size=(6, 5))
+    def log_softmax(v): return v - np.log(np.exp(v).sum())
+    def by_hand(name, v, y, t, c):
+        others = max(v[k] for k in range(5) if k != y)
+        s = np.sort(v)[::-1]
+        return {"ce": lambda: -log_softmax(v)[y], "margin": lambda: others - v[y], "cw": lambda: min(others - v[y], 1.),
+                "dlr": lambda: -(v[y] - others) / (s[0] - s[2]), "dlr-t": lambda: -(v[y] - v[t]) / (s[0] - (s[2] + s[3]) / 2),
+                "margin-t": lambda: v[t] - v[y], "ce-t": lambda: log_softmax(v)[t],
+                "kl": lambda: (np.exp(log_softmax(c)) * (log_softmax(c) - log_softmax(v))).sum()}[name]()
+    y, t, c = torch.tensor(labels), torch.tensor(targets), torch.tensor(clean)
+    ours = {"ce": lambda v: cross_entropy(v, y), "margin": lambda v: margin(v, y), "cw": lambda v: carlini_wagner(v, y, confidence=1.),
+            "dlr": lambda v: dlr(v, y), "dlr-t": lambda v: dlr(v, y, t), "margin-t": lambda v: margin(v, y, t),
+            "ce-t": lambda v: cross_entropy(v, y, t), "kl": lambda v: divergence(c, v)}
+    assert set(LOSSES) <= set(ours)
+    for name, loss in ours.items():
+        v = torch.tensor(z, requires_grad=True)
+        values = loss(v)
+        gradient, = torch.autograd.grad(values.sum(), v)
+        for i in range(6):
+            assert values[i].item() == pytest.approx(by_hand(name, z[i], labels[i], targets[i], clean[i]), rel=1e-9, abs=1e-9), name
+            for k in range(5):
+                step = np.eye(5)[k] * 1e-6
+                slope = (by_hand(name, z[i] + step, labels[i], targets[i], clean[i]) - by_hand(name, z[i] - step, labels[i], targets[i], clean[i])) / 2e-6
+                assert gradient[i, k].item() == pytest.approx(slope, rel=1e-5, abs=1e-6), (name, i, k)
+
+
+def test_attacks_leave_the_model_as_it_was_even_after_an_exception():
+    net = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Dropout(.5), nn.Linear(64, 5)).train()
+    net[3].bias.requires_grad_(False)
+    x, y = torch.rand(8, 1, 8, 8), torch.arange(8) % 5
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    flags = [p.requires_grad for p in net.parameters()]
+    def stop(_, inputs): raise RuntimeError("stop")
+    for attack in (PGD(restarts=2), PGD(keep="first"), APGD(steps=5), APGDTargeted(steps=5), Square(queries=5)):
+        found = attack(net, x, y, Threat(.1))
+        handle = net[3].register_forward_pre_hook(stop)
+        with pytest.raises(RuntimeError, match="stop"): attack(net, x, y, Threat(.1))
+        handle.remove()
+        assert net.training and all(m.training for m in net) and [p.requires_grad for p in net.parameters()] == flags
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+        assert all(p.grad is None for p in net.parameters()) and not found.requires_grad
+    PGD(mode="train")(net, x, y, Threat(.1))
+    assert int(net[1].num_batches_tracked) == 10
+
+
+@pytest.mark.parametrize("attack", [PGD(restarts=2), PGD(keep="first"), APGD(steps=20), APGDTargeted(steps=20, n_targets=2), Square(queries=60)], ids=lambda a: a.name)
+def test_outcomes_depend_neither_on_batches_nor_on_order(nets, digits, attack):
+    net, (x, y) = nets["trained"], digits
+    outcome = robust(net, x, y, attack, Threat(EPS))
+    assert np.array_equal(outcome, robust(net, x, y, attack, Threat(EPS)))
+    assert np.mean(outcome == robust(net, x, y, attack, Threat(EPS), batch_size=23)) >= .999 - 1 / len(x)
+    points = {}
+    for order in (torch.arange(60), torch.randperm(60, generator=torch.Generator().manual_seed(1))):
+        points[len(points)] = attack(net, x[order], y[order], Threat(EPS), index=order)[order.argsort()]
+    with torch.no_grad(): same = (net(points[0]).argmax(1) == net(points[1]).argmax(1)).float().mean().item()
+    assert same >= 59 / 60
+
+
+def test_the_objective_of_users_is_ascended_too():
+    "`ascend` takes any per-example objective; PGD any loss of logits and labels."
+    linear = nn.Linear(12, 3)
+    x, y = torch.rand(9, 12) * .2 + .4, torch.arange(9) % 3
+    def own(logits, labels): return -logits.gather(1, labels[:, None]).squeeze(1)
+    found = PGD(loss=own)(linear, x, y, Threat(.1))
+    assert torch.allclose(found, x - .1 * linear.weight.detach()[y].sign(), atol=1e-6)
+    assert torch.allclose(ascend(lambda v: own(linear(v), y), x, x, Threat(.1), steps=10, step_size=.02), found, atol=1e-6)
