@@ -52,7 +52,7 @@ class Recipe:
 # %% ../nbs/05_train.ipynb #73b8ec7b
 SMALL = dict(optimiser="adam", reduction="mean", channels_last=True, inner_dtype="auto")
 PROFILES: dict[str, dict[str, tuple[tuple[str, ...], Recipe]]] = {  # profile -> data set -> (networks, the first by default; recipe)
-    "smoke": {"digits": (("CNN2", "CNN1"), Recipe(5, 2e-3, (4,), batch_size=32, mt=100, **SMALL))},
+    "smoke": {"digits": (("CNN2", "CNN1"), Recipe(4, 2e-3, (3,), batch_size=32, mt=100, **SMALL))},
     "quick": {"mnist": (("CNN2", "CNN1"), Recipe(6, 1e-3, (5,), train=5000, mt=500, **SMALL)),
               "cifar10": (("CNN2", "CNN1"), Recipe(6, 1e-3, (5,), train=5000, mt=500, **SMALL))},
     "paper": {"mnist": (("CNN2", "CNN1"), Recipe(160, 1e-4, (40, 80, 120, 140), momentum=.9)),
