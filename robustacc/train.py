@@ -204,6 +204,8 @@ def train_epoch(model: nn.Module,  # trained in place, in train mode
         optimiser.step()
         total += losses.detach().sum().item()
         if bar is not None: bar.update(len(images)); bar.set_postfix(epoch=epoch + 1, loss=f"{total / ((step + 1) * recipe.batch_size):.3f}")
+    if not all(p.isfinite().all() for p in model.parameters()):
+        raise DivergedError(f"weights are not finite after epoch {epoch + 1}: a lower learning rate may help")
     return total / len(split)
 
 # %% ../nbs/05_train.ipynb #3558e711
