@@ -181,11 +181,12 @@ class LLR(Method):
         found = search(self, model, images, labels, threat, start)
         if self.variant == "released":
             return cross_entropy(model(images), labels) + self.lam * cross_entropy(model(found), labels)
+        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []): moved = cross_entropy(model(found), labels)
         x, delta = images.detach().requires_grad_(True), found - images
         with torch.enable_grad():
-            clean = cross_entropy(model(x), labels)
+            clean = cross_entropy(model(x), labels)               # with the dropout masks that `moved` had: one function f
             gradient, = torch.autograd.grad(clean.sum(), x, create_graph=True)
-        error = linearity_error(cross_entropy(model(found), labels), clean, delta, gradient)
+        error = linearity_error(moved, clean, delta, gradient)
         return clean + self.lam * error + self.mu * (delta * gradient).flatten(1).sum(1).abs()
 
 # %% ../nbs/04_methods.ipynb #19415357
