@@ -24,12 +24,12 @@ reproduce: .venv/.installed  ## train and measure the rows of a profile, then bu
 	@echo "The results site is built. Open file://$(CURDIR)/_docs/index.html"
 
 test: .venv/.installed  ## everything that takes less than a quarter of an hour
-	$(BIN)/nbdev_test --n_workers $(CORES)
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(CORES)
 	$(BIN)/python -m pytest tests -m "not slow"
 	@echo "Left out: the slow tests (make test-all runs them)"
 
 test-all: .venv/.installed  ## every test
-	$(BIN)/nbdev_test --n_workers $(CORES) --flags slow
+	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(CORES) --flags slow
 	$(BIN)/python -m pytest tests
 
 site: .venv/.installed  ## build the site from the records and pages there are

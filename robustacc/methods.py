@@ -59,7 +59,7 @@ class Natural(Method):
 def inner_pgd(method: Method, model, images, labels, threat, draw) -> Tensor:
     "The adversarial images of AT and RST: in eval mode (paper) or train mode (released)."
     attack = PGD(steps=method.steps, step=method.step, dtype=method.dtype, mode="eval" if method.variant == "paper" else "train")
-    return attack(model, images, labels, threat, index=draw.index, seed=draw.seed, stream=draw.stream)
+    return attack(model, images, labels, threat, index=draw.index, seed=draw.seed, stream=draw.stream, check=False)
 
 
 @dataclass(frozen=True)
@@ -173,11 +173,12 @@ class LLR(Method):
         found = search(self, model, images, labels, threat, start)
         if self.variant == "released":
             return cross_entropy(model(images), labels) + self.lam * cross_entropy(model(found), labels)
+        with torch.random.fork_rng(devices=[images.device] if images.is_cuda else []): moved = cross_entropy(model(found), labels)
         x, delta = images.detach().requires_grad_(True), found - images
         with torch.enable_grad():
-            clean = cross_entropy(model(x), labels)
+            clean = cross_entropy(model(x), labels)               # with the dropout masks that `moved` had: one function f
             gradient, = torch.autograd.grad(clean.sum(), x, create_graph=True)
-        error = linearity_error(cross_entropy(model(found), labels), clean, delta, gradient)
+        error = linearity_error(moved, clean, delta, gradient)
         return clean + self.lam * error + self.mu * (delta * gradient).flatten(1).sum(1).abs()
 
 # %% ../nbs/04_methods.ipynb #19415357

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SCHEMA', 'RECORD_KEYS', 'atomic_write', 'check_writable', 'checkout', 'results_folder', 'environment', 'source',
            'RecordExistsError', 'differences', 'read_record', 'finished', 'write_record', 'unknown_name',
-           'check_values', 'notebook_parameters', 'check_parameters', 'published_name', 'publish', 'main']
+           'check_values', 'notebook_parameters', 'check_parameters', 'published_name', 'clean_page', 'publish', 'main']
 
 # %% ../nbs/00c_records.ipynb #67652d8f
 import hashlib
@@ -220,21 +220,37 @@ def published_name(record: Mapping,  # of a run
     return name if record["kind"] == "train" else Path(record["kind"]) / f"{record['settings']['dataset']}.json"
 
 
-def publish(paths: Sequence[str | Path],  # records of finished runs
+def clean_page(path: Path,  # an executed notebook
+               ) -> str:  # its JSON without times, machine paths and progress bars; `ValueError` for a run that failed
+    "An executed notebook as it is published."
+    page = json.loads(path.read_text())
+    for cell in page["cells"]:
+        cell["metadata"] = {k: v for k, v in cell["metadata"].items() if k == "tags"}
+        if cell["cell_type"] != "code": continue
+        if any(o["output_type"] == "error" for o in cell["outputs"]): raise ValueError(f"{path} did not finish: it is not published")
+        cell["outputs"] = [o for o in cell["outputs"] if o.get("name") != "stderr"]
+    page["metadata"] = {k: v for k, v in page["metadata"].items() if k == "kernelspec"}
+    return json.dumps(page, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def publish(paths: Sequence[str | Path],  # records of finished runs, and executed pages
             *,
             runs: str | Path = "_runs",  # the folder they lie in
             results: str | Path = "results",  # the folder of published records
             allow_dirty: bool = False,  # publish records of uncommitted code too
             ) -> list[Path]:  # the published files
-    "Copy records from `runs` to `results`, byte for byte; `ValueError` for one that must not be published."
+    "Copy records from `runs` to `results` byte for byte, and executed pages cleaned; `ValueError` for one that must not be published."
     runs, results = results_folder(runs), results_folder(results)
     jobs = []
     for path in map(results_folder, paths):
+        if path.suffix == ".ipynb":
+            jobs.append((results / path.relative_to(runs), clean_page(path)))
+            continue
         record = read_record(path)
         if record["source"]["dirty"] and not allow_dirty: raise ValueError(f"{path} was made from uncommitted code: run it again")
         if not path.is_relative_to(runs): raise ValueError(f"{path} is not in the runs folder {runs}")
-        jobs.append((path, results / published_name(record, path.relative_to(runs))))
-    return [atomic_write(destination, path.read_bytes()) for path, destination in jobs]
+        jobs.append((results / published_name(record, path.relative_to(runs)), path.read_bytes()))
+    return [atomic_write(destination, content) for destination, content in jobs]
 
 # %% ../nbs/00c_records.ipynb #da1fe713
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,12 +7,12 @@ __all__ = ['ENGINES', 'read_notebook', 'joined', 'directives', 'fenced', 'code_m
            'cell_markdown', 'notebook_markdown', 'front_matter', 'page_name', 'exported', 'signature',
            'parameter_table', 'method_table', 'ApiDoc', 'only_imports', 'fold_source', 'entries_first', 'chapters',
            'process', 'site_address', 'local_links', 'tidy', 'Kind', 'Run', 'parameters_of', 'kinds', 'run_parts',
-           'find_runs', 'rank', 'best_first', 'badge', 'parameter_values', 'run_line', 'run_notebook', 'prose',
-           'header', 'plain_notebook', 'lightest', 'command', 'not_run', 'find_records', 'run_list', 'index_page',
-           'run_pages', 'write_runs', 'Entry', 'with_runs', 'sidebar', 'flat', 'Page', 'read_pages', 'pandoc',
-           'fragment', 'inline_html', 'search_entries', 'sidebar_html', 'pager_html', 'page_html', 'figure_store',
-           'render_pandoc', 'find_quarto', 'choose_engine', 'render_quarto', 'Broken', 'check_links', 'put_in_place',
-           'build', 'readme', 'main']
+           'find_runs', 'rank', 'best_first', 'badge', 'parameter_values', 'run_line', 'from_mark', 'run_notebook',
+           'prose', 'header', 'plain_notebook', 'lightest', 'command', 'not_run', 'find_records', 'run_list',
+           'index_page', 'run_pages', 'write_runs', 'Entry', 'with_runs', 'sidebar', 'flat', 'Page', 'read_pages',
+           'pandoc', 'fragment', 'inline_html', 'search_entries', 'sidebar_html', 'pager_html', 'page_html',
+           'figure_store', 'render_pandoc', 'find_quarto', 'choose_engine', 'render_quarto', 'Broken', 'check_links',
+           'put_in_place', 'build', 'readme', 'main']
 
 # %% ../nbs/10_site.ipynb #4e29c291
 import argparse
@@ -603,6 +603,14 @@ def _run_cell(cell: dict) -> dict | None:
     return {**cell, "source": "\n".join([*shown, code]), "metadata": {}}
 
 
+def from_mark(cells: Sequence[dict],  # of an executed notebook
+              ) -> list[dict]:  # those from the one tagged `run-page` on; all, without such a cell or where the run failed
+    "The part of a notebook that a run's page shows."
+    failed = any(o["output_type"] == "error" for c in cells for o in c.get("outputs", []))
+    marks = [i for i, c in enumerate(cells) if "run-page" in c.get("metadata", {}).get("tags", [])]
+    return list(cells[marks[0]:] if marks and not failed else cells)
+
+
 def run_notebook(run: Run,  # the run
                  kind: Kind,  # its notebook
                  extra: str = "",  # markdown below the line at the top
@@ -612,7 +620,7 @@ def run_notebook(run: Run,  # the run
     book = read_notebook(run.path)
     said = front_matter(book)
     title = ": ".join(filter(None, [said.get("title", kind.title), ", ".join(filter(None, run_parts(run.path.stem, run.kind)))]))
-    cells = [c for c in map(_run_cell, _without_heading(book["cells"])) if c]
+    cells = [c for c in map(_run_cell, from_mark(_without_heading(book["cells"]))) if c]
     top = [run_line(run, kind, book, records), extra, parameter_values(book)]
     head = header(title=title, description=said.get("description"), origin=run.origin, skip_exec=True, skip_showdoc=True)
     return {**book, "metadata": {"kernelspec": _KERNEL}, "cells": [head, *map(prose, filter(None, top)), *cells]}

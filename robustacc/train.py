@@ -52,7 +52,7 @@ class Recipe:
 # %% ../nbs/05_train.ipynb #73b8ec7b
 SMALL = dict(optimiser="adam", reduction="mean", channels_last=True, inner_dtype="auto")
 PROFILES: dict[str, dict[str, tuple[tuple[str, ...], Recipe]]] = {  # profile -> data set -> (networks, the first by default; recipe)
-    "smoke": {"digits": (("CNN2", "CNN1"), Recipe(5, 2e-3, (4,), batch_size=32, mt=100, **SMALL))},
+    "smoke": {"digits": (("CNN2", "CNN1"), Recipe(4, 2e-3, (3,), batch_size=32, mt=100, **SMALL))},
     "quick": {"mnist": (("CNN2", "CNN1"), Recipe(6, 1e-3, (5,), train=5000, mt=500, **SMALL)),
               "cifar10": (("CNN2", "CNN1"), Recipe(6, 1e-3, (5,), train=5000, mt=500, **SMALL))},
     "paper": {"mnist": (("CNN2", "CNN1"), Recipe(160, 1e-4, (40, 80, 120, 140), momentum=.9)),
@@ -204,6 +204,8 @@ def train_epoch(model: nn.Module,  # trained in place, in train mode
         optimiser.step()
         total += losses.detach().sum().item()
         if bar is not None: bar.update(len(images)); bar.set_postfix(epoch=epoch + 1, loss=f"{total / ((step + 1) * recipe.batch_size):.3f}")
+    if not all(p.isfinite().all() for p in model.parameters()):
+        raise DivergedError(f"weights are not finite after epoch {epoch + 1}: a lower learning rate may help")
     return total / len(split)
 
 # %% ../nbs/05_train.ipynb #3558e711
