@@ -744,7 +744,7 @@ def index_page(known: Sequence[Kind],  # the notebooks with parameters
                  or f"[[not run]{{.badge .badge-none}}]({k.name}-{dataset}.ipynb)" for k in wide]
         lines.append(f"| `{dataset}` | " + " | ".join(cells) + " |")
     legend = ("A label names the profile that a run was made with. [paper]{.badge .badge-paper} uses the paper's settings, "
-              "[quick]{.badge .badge-quick} the first few thousand images and a few epochs, and [smoke]{.badge .badge-smoke} "
+              "[quick]{.badge .badge-quick} trains on the first few thousand images for a few epochs (separation and theory take all of them), and [smoke]{.badge .badge-smoke} "
               "is a check that everything works: its numbers rest on very few images and say nothing about the order of methods. "
               "Where it says [record]{.badge}, the record of a run was published, but not the executed notebook.")
     others = [f"- [{k.title}]({k.name}.ipynb)" for k in known if not k.per_dataset]
