@@ -37,7 +37,7 @@ def by_definition(queries, query_labels, reference=None, reference_labels=None, 
     return value.min(1) / 255, np.where(np.isinf(value.min(1)), -1, value.argmin(1))
 
 
-def same(found, expected):
+def assert_same(found, expected):
     np.testing.assert_array_equal(found.distance, expected[0])
     np.testing.assert_array_equal(found.index, expected[1])
 
@@ -60,8 +60,8 @@ def problems(draw):
 @given(problems(), st.booleans())
 def test_filter_is_the_definition(problem, own):
     search = nearest_own if own else nearest_other
-    same(search(*problem, backend="filter", threads=2), by_definition(*problem, own=own))
-    same(search(*problem[2:], backend="filter"), by_definition(*problem[2:], own=own))
+    assert_same(search(*problem, backend="filter", threads=2), by_definition(*problem, own=own))
+    assert_same(search(*problem[2:], backend="filter"), by_definition(*problem[2:], own=own))
 
 
 @pytest.mark.parametrize("backend", ["filter", "brute", "torch", "faiss"])
@@ -74,7 +74,7 @@ def test_backends_agree(backend, own):
     labels = rng.integers(0, 5, 300)
     search = nearest_own if own else nearest_other
     for sets in ((images, labels), (images[:90], labels[:90], images[90:], labels[90:])):
-        same(search(*sets, backend=backend), by_definition(*sets, own=own))
+        assert_same(search(*sets, backend=backend), by_definition(*sets, own=own))
 
 
 def test_larger_set_against_faiss():
@@ -84,13 +84,13 @@ def test_larger_set_against_faiss():
     images = np.clip(base[rng.integers(20, size=1500)] + rng.integers(-60, 61, (1500, 200)), 0, 255).astype(np.uint8)
     labels = rng.integers(0, 10, 1500)
     found, peer = (nearest_other(images, labels, backend=backend) for backend in ("filter", "faiss"))
-    same(found, (peer.distance, peer.index))
+    assert_same(found, (peer.distance, peer.index))
 
 
 def test_l2_is_exact_in_integers():
     rng = np.random.default_rng(3)
     images, labels = rng.integers(0, 256, (60, 3072)).astype(np.uint8), rng.integers(0, 3, 60)
-    for backend in ("brute", "torch"): same(nearest_other(images, labels, p=2, backend=backend), by_definition(images, labels, p=2))
+    for backend in ("brute", "torch"): assert_same(nearest_other(images, labels, p=2, backend=backend), by_definition(images, labels, p=2))
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
@@ -102,9 +102,9 @@ def test_memory_maps_and_strides_in_blocks(tmp_path, order, backend):
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
     whole = nearest_other(images, labels, backend="filter")
     blocks = nearest_other(mapped, labels, backend=backend, memory=2**20)
-    same(blocks, (whole.distance, whole.index))
+    assert_same(blocks, (whole.distance, whole.index))
     strided = nearest_other(mapped[::-2, :, ::2, 1::3], labels[::-2], backend=backend, memory=2**20)
-    same(strided, by_definition_small(images[::-2, :, ::2, 1::3], labels[::-2]))
+    assert_same(strided, by_definition_small(images[::-2, :, ::2, 1::3], labels[::-2]))
 
 
 def by_definition_small(images, labels):
@@ -275,4 +275,4 @@ def test_cuda_gives_the_same(tmp_path):
     for p in (math.inf, 2):
         found = nearest_other(images, labels, p=p, device="cuda")
         peer = nearest_other(images, labels, p=p, backend="brute")
-        same(found, (peer.distance, peer.index))
+        assert_same(found, (peer.distance, peer.index))
