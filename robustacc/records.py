@@ -117,11 +117,18 @@ def _plain(value):
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _flat(settings: Mapping, prefix: str = "") -> dict:
+    "Nested settings as one level, with names such as `recipe.epochs`."
+    flat = {}
+    for key, value in settings.items(): flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
 def differences(old: Mapping,  # settings of a finished run
                 new: Mapping,  # settings of the run that is asked for
                 ) -> list[str]:  # "name: old -> new", sorted; empty for equal settings
-    "How two settings differ, for an error message."
-    old, new = _plain(old), _plain(new)
+    "How two settings differ, for an error message; a setting that is absent counts as None, so that new options keep old records valid."
+    old, new = _flat(_plain(old)), _flat(_plain(new))
     return [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
 
 # %% ../nbs/00c_records.ipynb #567bf2d2
