@@ -4,6 +4,7 @@ PYTHON   ?= python3
 CORES    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 PROFILE  ?= smoke
 DATASETS ?=
+STUDY    ?=
 RUNS     ?= _runs
 BIN      := .venv/bin
 
@@ -19,7 +20,7 @@ BIN      := .venv/bin
 
 reproduce: .venv/.installed  ## train and measure the rows of a profile, then build the site
 	$(BIN)/python -m snakemake --snakefile workflow/Snakefile --workflow-profile workflow/profiles/default \
-	  --cores $(CORES) --config profile=$(PROFILE) datasets="$(DATASETS)" runs="$(RUNS)"
+	  --cores $(CORES) --config profile=$(PROFILE) datasets="$(DATASETS)" study="$(STUDY)" runs="$(RUNS)"
 	@echo
 	@echo "The results site is built. Open file://$(CURDIR)/_docs/index.html"
 

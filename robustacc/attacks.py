@@ -6,8 +6,9 @@
 __all__ = ['NORMS', 'MASK', 'MODES', 'LOSSES', 'KEEPS', 'STARTS', 'LEAST', 'ATTACKS', 'Threat', 'counter_uniform',
            'counter_normal', 'Draw', 'looking_at', 'check_images', 'check_labels', 'check_logits', 'at_least_float32',
            'cross_entropy', 'margin', 'carlini_wagner', 'dlr', 'divergence', 'Goal', 'uphill', 'first_win', 'ascend',
-           'checked_once', 'Attack', 'hardest', 'start_point', 'climb', 'PGD', 'ranked_targets', 'MultiTargeted',
-           'correct', 'check_attacked', 'Robustness', 'named_attacks', 'evaluate_robustness', 'robust']
+           'checked_once', 'Attack', 'hardest', 'start_point', 'climb', 'PGD', 'likeliest', 'ranked_targets',
+           'MultiTargeted', 'find_batch_size', 'laid_out', 'correct', 'check_attacked', 'Robustness', 'named_attacks',
+           'evaluate_robustness', 'robust']
 
 # %% ../nbs/03_attacks.ipynb #57996064
 import math
@@ -340,7 +341,7 @@ class Attack:
     mode, dtype, bare = "eval", None, False  # bare: the search gets the model itself, unchecked
 
     def __post_init__(self):
-        for key, allowed in (("loss", LOSSES), ("start", STARTS), ("keep", KEEPS), ("mode", MODES)):
+        for key, allowed in (("loss", LOSSES), ("start", STARTS), ("keep", KEEPS), ("mode", MODES), ("variant", ("paper", "released"))):
             value = getattr(self, key, None)
             if not (value is None or callable(value)) and value not in allowed: raise unknown_name(key, value, list(allowed))
         for key, least in LEAST.items():
@@ -431,11 +432,26 @@ class PGD(Attack):
         return hardest(model, images, labels, clean, map(restart, range(self.restarts)))
 
 # %% ../nbs/03_attacks.ipynb #fff47121
+def likeliest(model: Callable,  # images -> logits
+              images: Tensor,  # (n, ...) as they are
+              targets: Tensor,  # (n, C - 1) target classes
+              tries: Iterable[Callable[[Tensor], Tensor]],  # per column of `targets`, a function from rows to attacked images
+              ) -> Tensor:  # (n, ...)
+    "The point whose own target is the most probable: the choice of the published code, which does not look at the true class."
+    rows, chosen, highest = torch.arange(len(images), device=images.device), images.clone(), torch.full((len(images),), -1., device=images.device)
+    for target, attempt in zip(targets.T, tries):
+        points = attempt(rows)
+        with torch.no_grad(): reached = at_least_float32(model(points)).softmax(1).gather(1, target[:, None]).squeeze(1).to(highest.dtype)
+        better = reached > highest
+        chosen[better], highest[better] = points[better].to(chosen.dtype), reached[better]
+    return chosen
+
+
 def ranked_targets(logits: Tensor, labels: Tensor) -> Tensor:
     "The wrong classes (n, C - 1) of each example, the one with the highest logit first."
     return logits.scatter(1, labels[:, None], -math.inf).argsort(dim=1, descending=True, stable=True)[:, :-1]
 
-
+# %% ../nbs/03_attacks.ipynb #1fac217a
 @dataclass(frozen=True)
 class MultiTargeted(Attack):
     "Margin ascent towards every wrong class (Gowal et al. 2019; Appendix D.1): the worst iterate over all targets."
@@ -446,28 +462,53 @@ class MultiTargeted(Attack):
     mode: str = "eval"  # the network's mode
     dtype: torch.dtype | None = None  # lower precision for the network inside the attack
     restarts: int = 1  # ascents per target
+    variant: str = "paper"  # "paper", or "released": cross-entropy, and only the likeliest target's iterate counts
     name = "mt"
 
     def search(self, model, images, labels, threat, draw):
         with torch.no_grad(): logits = model(images)
         targets, classes = ranked_targets(logits, labels), logits.shape[1]
-        def towards(rank, restart):
+        def towards(rank, restart, loss="margin"):
             def attempt(rows):
                 y, t = labels[rows], targets[rows, rank]
                 shift, own = (t - y) % classes, draw[rows]
                 own = own.branch(shift) if isinstance(draw.stream, tuple) else replace(own, stream=draw.stream * classes + shift)
-                return climb(self, Goal(model, "margin", y, t), images[rows], threat, own.branch("restart", restart) if restart else own)
+                return climb(self, Goal(model, loss, y, t), images[rows], threat, own.branch("restart", restart) if restart else own)
             return attempt
+        if self.variant == "released": return likeliest(model, images, targets, (towards(rank, 0, "ce") for rank in range(classes - 1)))
         return hardest(model, images, labels, logits,
                        (towards(rank, restart) for restart in range(self.restarts) for rank in range(classes - 1)))
 
 
 ATTACKS = {"pgd": PGD, "mt": MultiTargeted}
 
-# %% ../nbs/03_attacks.ipynb #096c455f
-def _batches(images, labels, index, batch_size: int, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+# %% ../nbs/03_attacks.ipynb #1a5f14fd
+def find_batch_size(batch_size: int | None, device: str) -> int:
+    "`batch_size`, with None resolved: 64 on a CPU, 512 elsewhere; `ValueError` below 1."
+    if batch_size is None: return 64 if str(device).startswith("cpu") else 512
+    if batch_size < 1: raise ValueError(f"batch_size {batch_size!r}: it must be 1 or more, or None")
+    return batch_size
+
+
+@contextmanager
+def laid_out(model: Callable,  # any map from images to logits; nothing is done to one that is no `nn.Module`
+             device: str,  # where it is
+             ) -> Iterator[None]:
+    "Within this context, on a CPU, the weights of two-dimensional convolutions are stored channels last; afterwards as before."
+    wanted = isinstance(model, nn.Module) and str(device).startswith("cpu")
+    weights = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d)] if wanted else []
+    stored = [weight.data for weight in weights]
+    try:
+        for weight in weights: weight.data = weight.data.to(memory_format=torch.channels_last)
+        yield
+    finally:
+        for weight, was in zip(weights, stored): weight.data = was
+
+# %% ../nbs/03_attacks.ipynb #16e90956
+def _batches(images, labels, index, batch_size: int | None, device: str) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     "Images in [0, 1], labels and indices of the examples `index`, on `device`, in batches."
     check_labels(labels, len(images))
+    batch_size = find_batch_size(batch_size, device)
     for part in np.array_split(index, max(1, math.ceil(len(index) / batch_size))) if len(index) else ():
         take, where = torch.as_tensor(labels[part], dtype=torch.int64, device=device), torch.as_tensor(part, device=device)
         yield check_images(to_float(images[part], device=device), where), take, where
@@ -483,16 +524,17 @@ def correct(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
             images,  # (n, c, h, w) uint8 or float in [0, 1], array or tensor
             labels,  # (n,) integers in 0..C-1
             *,
-            batch_size: int = 256,  # examples at a time
+            batch_size: int | None = None,  # examples at a time; None: 64 on a CPU, 512 elsewhere
             device: str = "cpu",  # where the model is
             ) -> np.ndarray:  # (n,) bool
     "Which examples the model classifies correctly, in eval mode."
     answer = np.zeros(len(labels), dtype=bool)
-    for x, y, i in _batches(images, labels, np.arange(len(labels)), batch_size, device):
-        answer[i.cpu().numpy()] = _right(model, x, y, i)
+    with laid_out(model, device):
+        for x, y, i in _batches(images, labels, np.arange(len(labels)), batch_size, device):
+            answer[i.cpu().numpy()] = _right(model, x, y, i)
     return answer
 
-# %% ../nbs/03_attacks.ipynb #ce5f58e9
+# %% ../nbs/03_attacks.ipynb #5c01e4e1
 def check_attacked(points: Tensor, images: Tensor, threat: Threat, name: str, index: Tensor) -> Tensor:
     "What an attack returned (n, ...), or `ValueError` if its shape is wrong or a point is not in the ball around its image."
     if points.shape != images.shape: raise ValueError(f"attack {name!r} returned shape {tuple(points.shape)} for images of shape {tuple(images.shape)}")
@@ -526,7 +568,7 @@ class Robustness:
         for name, broken in self.broken.items(): shares[name] = float((left := left & ~broken).mean())
         return shares
 
-# %% ../nbs/03_attacks.ipynb #1a5f14fd
+# %% ../nbs/03_attacks.ipynb #a4b6938f
 def named_attacks(attacks) -> dict[str, Callable]:
     "Attacks by name, from one attack, a list of them or a mapping; a name that occurs again gets a number."
     if isinstance(attacks, Mapping): return dict(attacks)
@@ -548,7 +590,7 @@ def evaluate_robustness(model: Callable,  # images (n, c, h, w) in [0, 1] -> log
                         *,
                         early_removal: bool = True,  # attack only those that no earlier attack has broken
                         seed: int = 0,  # seed of all random draws
-                        batch_size: int = 256,  # examples at a time
+                        batch_size: int | None = None,  # examples at a time; None: 64 on a CPU, 512 elsewhere
                         device: str = "cpu",  # where the model is
                         progress: bool = False,  # show a bar per attack
                         ) -> Robustness:
@@ -560,7 +602,7 @@ def evaluate_robustness(model: Callable,  # images (n, c, h, w) in [0, 1] -> log
     for name, attack in named.items():
         attacked[name], broken[name] = (standing if early_removal else clean).copy(), np.zeros_like(clean)
         chosen = np.flatnonzero(attacked[name])
-        with tqdm(total=len(chosen), desc=name, disable=not progress, leave=False) as bar:
+        with laid_out(model, device), tqdm(total=len(chosen), desc=name, disable=not progress, leave=False) as bar:
             for x, y, i in _batches(images, labels, chosen, batch_size, device):
                 points = check_attacked(attack(model, x, y, threat, index=i, seed=seed), x, threat, name, i)
                 broken[name][i.cpu().numpy()] = ~_right(model, points, y, i)
@@ -568,7 +610,7 @@ def evaluate_robustness(model: Callable,  # images (n, c, h, w) in [0, 1] -> log
         standing &= ~broken[name]
     return Robustness(clean, attacked, broken)
 
-# %% ../nbs/03_attacks.ipynb #60dbca0f
+# %% ../nbs/03_attacks.ipynb #e7ae5b2c
 def robust(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
            images,  # (n, c, h, w) uint8 or float in [0, 1], array or tensor
            labels,  # (n,) integers in 0..C-1
@@ -576,7 +618,7 @@ def robust(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
            threat: Threat,  # such as `Threat(.1)`
            *,
            seed: int = 0,  # seed of the random starts
-           batch_size: int = 256,  # examples at a time
+           batch_size: int | None = None,  # examples at a time; None: 64 on a CPU, 512 elsewhere
            device: str = "cpu",  # where the model is
            progress: bool = False,  # show a bar
            ) -> np.ndarray:  # (n,) bool

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .attacks import Threat, ascend, at_least_float32, looking_at, start_point, _batches
+from .attacks import Threat, ascend, at_least_float32, laid_out, looking_at, start_point, _batches
 from .records import unknown_name
 
 # %% ../nbs/03a_lipschitz.ipynb #b91fe444
@@ -87,7 +87,7 @@ def local_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits 
                     eps: float,  # radius of the ball
                     search: LocalLipschitz = LocalLipschitz(),  # the search
                     seed: int = 0,  # seed of the starts
-                    batch_size: int = 256,  # examples at a time
+                    batch_size: int | None = None,  # examples at a time; None: 64 on a CPU, 512 elsewhere
                     device: str = "cpu",  # where the model is
                     progress: bool = False,  # show a bar
                     ) -> np.ndarray:  # (n,) float64, in logits per pixel unit (normalised: in 1 per pixel unit)
@@ -95,7 +95,7 @@ def local_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits 
     from tqdm import tqdm
     threat, n = Threat(eps, "2" if search.q == 2 else "inf"), len(images)
     values = np.zeros(n)
-    with tqdm(total=n, desc="Lipschitz", disable=not progress, leave=False) as bar:
+    with laid_out(model, device), tqdm(total=n, desc="Lipschitz", disable=not progress, leave=False) as bar:
         for x, _, i in _batches(images, np.zeros(n, dtype=np.int64), np.arange(n), batch_size, device):
             values[i.cpu().numpy()] = search(model, x, threat, index=i, seed=seed).double().cpu().numpy()
             bar.update(len(i))

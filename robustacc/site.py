@@ -461,7 +461,7 @@ class Run:
         "The name of the record that it wrote, as `find_records` gives it."
         _, arch, row, seed = run_parts(self.path.stem, self.kind)
         name = f"{arch}/{row}-{seed.replace(' ', '')}" if arch else self.kind
-        return f"{self.profile}/{self.dataset}/{name}.json"
+        return f"{self.profile}/{self.dataset or self.kind}/{name}.json"
 
     @property
     def origin(self) -> str:
@@ -579,7 +579,7 @@ def run_line(run: Run,  # the run
     if said.get("start_time"): parts.append(f"run on {datetime.fromisoformat(said['start_time']):%-d %B %Y}")
     if said.get("duration"): parts.append(f"{said['duration']:.0f} seconds")
     parts.append(f"chapter [{kind.title}](../{kind.notebook})")
-    parts += [f"[record](../records/{name})" for name in (run.record, f"{kind.name}/{run.dataset}.json") if name in records][:1]
+    parts += [f"[record](../records/{name})" for name in (run.record, f"{kind.name}/{run.dataset or kind.name}.json") if name in records][:1]
     text = "::: {.run-line}\n" + " · ".join(parts) + "\n:::"
     failed = said.get("exception") or any(o["output_type"] == "error" for c in notebook["cells"] for o in c.get("outputs", []))
     if not failed: return text
@@ -706,7 +706,7 @@ def find_records(trees: Sequence[Path],  # where to look; a later tree gives way
     for tree in reversed([Path(t) for t in trees]):
         for path in [*sorted(tree.glob("*/*.json")), *sorted(tree.glob("*/*/**/*.json"))]:
             name = path.relative_to(tree)
-            if any(part.startswith(".") for part in name.parts) or name.stem not in DATASETS and len(name.parts) < 3: continue
+            if any(part.startswith(".") for part in name.parts) or name.stem not in (*DATASETS, name.parts[0]) and len(name.parts) < 3: continue
             found[name.as_posix()] = path
     return found
 
@@ -765,7 +765,7 @@ def run_pages(kind: Kind,  # a notebook with parameters
         profiles = sorted({r.profile for r in runs} | {Path(r).parts[0] for r in own}, key=rank)
         pages = {r.page: run_notebook(r, kind, records=records) for r in runs}
         return pages | {name: run_list(kind, dataset, runs, own) if profiles else not_run(kind, dataset)}, profiles
-    published = f"{kind.name}/{dataset}.json"
+    published = f"{kind.name}/{dataset or kind.name}.json"
     if not runs and published in records: return {name: not_run(kind, dataset, published)}, ["record"]
     if not runs: return {name: not_run(kind, dataset)}, []
     target = {r.page: name if r is runs[0] else r.page for r in runs}

@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['SMALL', 'PROFILES', 'PAPER_LR', 'COLUMNS', 'Recipe', 'find_recipe', 'option', 'Settings', 'Plan', 'row_name',
            'find_device', 'find_dtype', 'plan', 'DivergedError', 'make_optimiser', 'learning_rate', 'train_epoch',
-           'fit', 'wilson', 'balanced', 'evaluate', 'summarise', 'save_weights', 'save_outcomes', 'run', 'load_trained',
-           'beside_paper', 'main']
+           'fit', 'wilson', 'balanced', 'evaluate', 'summarise', 'save_outcomes', 'run', 'beside_paper', 'main']
 
 # %% ../nbs/05_train.ipynb #12c3aa40
 import io
@@ -28,8 +27,8 @@ from .lipschitz import local_lipschitz
 from .methods import METHODS, VARIANTS, Draw, Method, make_method
 from .networks import ARCHS, build
 from .paper import published_row
-from .records import (atomic_write, check_values, check_writable, environment, finished, read_record, results_folder,
-                               source, unknown_name, write_record)
+from .records import (atomic_write, check_values, check_writable, environment, finished, load_trained, results_folder,
+                               save_weights, source, unknown_name, write_record)
 
 # %% ../nbs/05_train.ipynb #8fd102a0
 @dataclass(frozen=True)
@@ -257,7 +256,7 @@ def evaluate(model: nn.Module,  # images -> logits
              ) -> tuple[dict, dict[str, np.ndarray]]:  # metrics as in the record; per-example outcomes
     "One row: accuracies, accuracies under PGD-10 and MT, Lipschitz, gaps, intervals (percent)."
     threat = Threat(eps or data.eps)
-    options = dict(device=device, batch_size=128)
+    options = dict(device=device)
     attacked = dict(seed=seed, progress=progress, **options)
     n_pgd, n_mt = recipe.pgd_train or len(data.train), recipe.mt
     parts = {"train": data.train, "test": data.test}
@@ -292,12 +291,6 @@ def summarise(outcomes: dict[str, np.ndarray],  # per-example outcomes of `evalu
         "counts": {key: len(values) for key, values in outcomes.items()}}
 
 # %% ../nbs/05_train.ipynb #8056d933
-def save_weights(model: nn.Module, path: Path) -> None:
-    "The model's parameters and buffers as safetensors."
-    from safetensors.torch import save
-    atomic_write(path, save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
-
-
 def save_outcomes(outcomes: dict[str, np.ndarray], path: Path) -> None:
     "Per-example outcomes as a compressed .npz."
     buffer = io.BytesIO()
@@ -332,19 +325,7 @@ def run(settings: Settings = Settings(),  # what to run
     return write_record(p.path, {"kind": "train", "settings": p.settings, "metrics": metrics, "history": history, "data": {**data.summary(), "eps": p.eps or data.eps},
                                  "environment": where, "source": source(notebook), "seconds": seconds})
 
-# %% ../nbs/05_train.ipynb #0a1064b9
-def load_trained(path: str | Path,  # a record; its weights lie beside it
-                 ) -> nn.Module:  # in eval mode
-    "The trained network of a record."
-    from safetensors.torch import load as load_tensors
-    record = read_record(path)
-    s, weights = record["settings"], Path(path).with_suffix(".safetensors")
-    if not weights.exists(): raise FileNotFoundError(f"{weights}: the weights of this record are not here; only a run leaves them")
-    model = build(s["arch"], in_shape=tuple(record["data"]["in_shape"]), n_classes=record["data"]["n_classes"], dropout=s["dropout"])
-    model.load_state_dict(load_tensors(weights.read_bytes()))
-    return model.eval()
-
-# %% ../nbs/05_train.ipynb #9c05055b
+# %% ../nbs/05_train.ipynb #5681d3e5
 COLUMNS = ("train_acc", "test_acc", "adv_test_acc", "test_lipschitz", "gap", "adv_gap")
 
 
@@ -360,7 +341,7 @@ def beside_paper(record: dict,  # of a training run
         if printed: rows.append({"whose": f"the paper's (Table {printed['table']})", **head, **{c: printed.get(c) for c in COLUMNS}})
     return rows
 
-# %% ../nbs/05_train.ipynb #749450e0
+# %% ../nbs/05_train.ipynb #c3a998c8
 def _parse(text: str, kind):
     "The text of a command-line option as the type `kind`; left as text where it does not fit, for `plan` to refuse."
     kinds = getattr(kind, "__args__", (kind,))
@@ -385,5 +366,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for row in beside_paper(record): print("  ".join(f"{v:8.2f}" if isinstance(v, float) else f"{v or '-':>10}" for v in row.values()))
     print(plan(**values).path)
 
-# %% ../nbs/05_train.ipynb #d368e56c
+# %% ../nbs/05_train.ipynb #749450e0
 if __name__ == "__main__" and "__file__" in globals(): main()

@@ -7,8 +7,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from robustacc.theory import (KINDS, ClassDistance, SignedDistance, astute, box_certified, by_class, check_lemma, class_distances,
-                              class_margins, falsify, lipschitz_ratios, perturb, separation_radius, withstood)
+from robustacc.theory import (KINDS, ClassDistance, SignedDistance, TubeDistance, WeakFeatures, astute, box_certified, by_class,
+                              check_lemma, class_distances, class_margins, falsify, linear_radius, lipschitz_ratios, log_close_pair,
+                              perturb, sample_size_for, separation_radius, spiral, spiral_support, weighted_accuracy, withstood)
 
 NEAR = 1 - 1e-6
 metrics = st.sampled_from([2, np.inf])
@@ -73,6 +74,104 @@ def test_a_radius_that_is_too_large_is_noticed(case, p):
                       for x, y in zip(points, labels)])
     moved = points + (enemy - points) * .75
     assert (classifier.g(moved[closest]) != labels[closest]).any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(grid_sets(), metrics, st.floats(.1, 5), st.data())
+def test_a_set_that_is_not_separated_fails(case, p, r, data):
+    "One point under two labels: no radius, no classifier, and with an invented radius the lemma fails at exactly the two copies or more."
+    points, labels = case
+    i = data.draw(st.integers(0, len(points) - 1))
+    other = data.draw(st.sampled_from(sorted(set(labels) - {labels[i]})))
+    points, labels = np.vstack([points, points[i]]), np.append(labels, other)
+    samples = by_class(points, labels)
+    assert separation_radius(samples, p=p) == 0
+    with pytest.raises(ValueError, match="not separated"): ClassDistance(samples, separation_radius(samples, p=p), p)
+    pretended = ClassDistance(samples, r, p)
+    assert not check_lemma(pretended, points, labels).apart[[i, -1]].any()
+    right = astute(pretended.g, points, labels, 1e-9, p=p)
+    assert right[[i, -1]].sum() <= 1 and not class_margins(points, points, labels, p=p).correct(labels)[[i, -1]].any()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(2, 5), st.integers(1, 5), st.integers(0, 2**16))
+def test_the_radius_of_a_linear_classifier_is_exact(classes, d, seed):
+    "Linear scores are extreme at the corners of the ball, and there are few: inside none misleads, outside one does."
+    rng = np.random.default_rng(seed)
+    weight, bias, x = rng.normal(size=(classes, d)), rng.normal(size=classes), rng.normal(size=(20, d))
+    label = (x @ weight.T + bias).argmax(1)
+    radius = linear_radius(x, label, weight, bias)
+    corners = np.stack(np.meshgrid(*[[-1., 1.]] * d), -1).reshape(-1, d)
+    answers = lambda scale: ((x[:, None] + scale * radius[:, None, None] * corners) @ weight.T + bias).argmax(-1)
+    assert (answers(1 - 1e-9) == label[:, None]).all() and (answers(1 + 1e-9) != label[:, None]).any(1).all()
+    wrong = (label + 1) % classes
+    assert (linear_radius(x, wrong, weight, bias) < 0).all()
+    assert (linear_radius(x, label, weight, bias, p=2) >= radius * (1 - 1e-12)).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(grid_sets(), metrics, st.floats(.01, .95), st.integers(0, 2**16))
+def test_theorem_4_4_on_tubes(case, p, share, seed):
+    "Balls around the points of a separated set are supports too: the theorem holds at points inside that nobody listed."
+    points, labels = case
+    y = np.where(labels == 0, 1, -1)
+    clouds = points[y > 0], points[y < 0]
+    width = share * separation_radius(clouds, p=p)
+    tube = TubeDistance(*clouds, separation_radius(clouds, p=p) - width, p, width=width)
+    inside = perturb(points, width * NEAR, "random", p=p, seed=seed)
+    assert (tube.margin(inside, y) >= 1 - 1e-9).all() and (tube.g(inside) == y).all()
+    enemy = np.stack([points[y != s][np.linalg.norm(points[y != s] - x, ord=p, axis=1).argmin()] for x, s in zip(inside, y)])
+    assert astute(tube.g, inside, y, tube.r * NEAR, p=p, towards=enemy, seed=seed).all()
+    a, b = np.random.default_rng(seed).uniform(-30, 40, (2, 50, points.shape[1]))
+    assert lipschitz_ratios(tube.f, a, b, p=p).max() * tube.r <= 1 + 1e-9
+    ball = {np.inf: lambda x, c: np.clip(x, c - width, c + width),
+            2: lambda x, c: c + (x - c) * min(1, width / max(np.linalg.norm(x - c), 1e-300))}[p]
+    near, far = (np.array([min(np.linalg.norm(x - ball(x, c), ord=p) for c in cloud) for x in a]) for cloud in clouds)
+    np.testing.assert_allclose(tube.f(a) * 2 * tube.r, far - near, atol=1e-9)
+
+
+def test_the_supports_of_the_spiral_hold_every_sample():
+    "Samples lie inside their tube, never closer than the supports, and a finer grid only raises r."
+    coarse, fine = spiral_support(grid=4000), spiral_support(grid=20_000)
+    assert 0 < coarse.r < fine.r
+    for seed in range(3):
+        points, y = spiral(3000, seed=seed)
+        own = np.where(y > 0, *class_distances(points, (fine.positive, fine.negative)).T)
+        assert (own <= fine.width + .01).all() and (fine.margin(points, y) >= 1).all()
+        assert separation_radius([points[y < 0], points[y > 0]]) > fine.r
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 60), st.floats(.05, 1), st.floats(.01, .5), st.floats(0, 100), st.floats(0, .9), st.integers(0, 2**16))
+def test_accuracy_on_weak_features_is_what_a_simulation_finds(k, mean, flip, weight, eps, seed):
+    "The closed form against the exact radius of every sampled point; and the bound of Tsipras et al. from 2 eta on."
+    world = WeakFeatures(k, mean, flip)
+    x, y = world.sample(2000, seed=seed)
+    row = np.array([weight, *np.ones(k)])
+    radius = linear_radius(x, (y > 0).astype(int), np.stack([-row, row]), [0, 0])
+    exact = weighted_accuracy(world, weight, eps)
+    assert abs((radius > eps).mean() - exact) <= 6 * np.sqrt(exact * (1 - exact) / 2000) + 3e-3
+    assert (1 - flip) / flip * (1 - weighted_accuracy(world, weight)) >= weighted_accuracy(world, weight, max(eps, 2 * mean)) - 1e-12
+    best = ((world.log_odds(x) > 0) == (y > 0)).mean()
+    assert best >= (radius > 0).mean() - .08
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_the_distance_between_the_classes_of_weak_features_goes_to_zero(k):
+    "Samples against the closed form, and the other two ways to a sample that looks separated: many features, or no flips."
+    world = WeakFeatures(k, .3, flip=.2)
+    found = []
+    for seed in range(21):
+        x, y = world.sample(1000, seed=seed)
+        found.append(2 * separation_radius([x[y < 0], x[y > 0]]))
+    assert .5 < 10 ** (sample_size_for(world, float(np.median(found))) - 3) < 2
+    x, y = world.sample(400_000, seed=0)
+    apart = abs(x[y > 0][:190_000] - x[y < 0][:190_000]).max(1)
+    for t in (1, 1.9, 2.5): assert abs((apart <= t).mean() / np.exp(log_close_pair(world, t)) - 1) < .05
+    sizes = [sample_size_for(world, t) for t in (1e-1, 1e-2, 1e-3)]
+    np.testing.assert_allclose(np.diff(sizes), k / 2, atol=.02)
+    assert sample_size_for(WeakFeatures(500, .3), 1.2) > 50 and sample_size_for(WeakFeatures(k, .3, flip=0), 1.9) == np.inf
+    assert log_close_pair(WeakFeatures(k, .3), 50.) > -1e-9
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,0 +1,236 @@
+"""Robust accuracy beside its peers, in one run: PGD-10 and the multi-targeted attack against foolbox, ART and torchattacks.
+
+    python benchmarks/attacks.py                                  # CNN1 and CNN2 on MNIST, WRN-40-10 on CIFAR-10
+    python benchmarks/attacks.py --dataset digits --out /tmp/bench --networks CNN2
+
+The question is always the same: which of these images survive? Everybody answers it with the same network, images, radius, number and
+size of steps and, for the multi-targeted attack, the same margin loss; peers may not stop early, since they do not. The networks are
+rows of the smoke or quick profile (trained here if `--runs` lacks them); WRN-40-10 is untrained, its labels are its own predictions,
+and the radius makes it hold or fall. Rows are skipped where a library is missing (torchattacks asks for an old requests:
+`pip install --no-deps torchattacks`). Times are CPU seconds of one thread, the least of the repetitions, taken in turns.
+Writes attacks.md and attacks.json.
+"""
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustacc.attacks import PGD, MultiTargeted, Threat, correct, evaluate_robustness, ranked_targets
+from robustacc.data import load, to_float
+from robustacc.networks import build
+from robustacc.records import atomic_write, environment, source
+from robustacc.train import load_trained, plan, run
+
+BATCH = 64  # images at a time, for everybody
+
+
+class Duel(nn.Module):
+    "Two logits per image, its label's and its target's: their cross-entropy has the sign gradients of the margin."
+
+    def __init__(self, model: nn.Module, labels: Tensor, targets: Tensor):
+        super().__init__()
+        self.model, self.pair = model, torch.stack([labels, targets], 1)
+        self.train(model.training)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images).gather(1, self.pair)
+
+
+# %% What the peers do with one batch: a function of (model, images, labels, eps, steps, step size) that returns attacked images
+def by_foolbox(model, x, y, eps, steps, step):
+    import foolbox as fb
+    attack = fb.attacks.LinfProjectedGradientDescentAttack(abs_stepsize=step, steps=steps, random_start=True)
+    return attack.run(fb.PyTorchModel(model, bounds=(0, 1), device="cpu"), x, fb.criteria.Misclassification(y), epsilon=eps)
+
+
+def by_torchattacks(model, x, y, eps, steps, step):
+    import torchattacks
+    return torchattacks.PGD(model, eps=eps, alpha=step, steps=steps, random_start=True)(x, y).detach()
+
+
+def by_art(model, x, y, eps, steps, step):
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+    with torch.no_grad(): classes = model(x[:1]).shape[1] if not isinstance(model, Duel) else 2
+    classifier = PyTorchClassifier(model, nn.CrossEntropyLoss(reduction="sum"), x.shape[1:], classes, clip_values=(0, 1), device_type="cpu")
+    attack = ProjectedGradientDescentPyTorch(classifier, norm=np.inf, eps=eps, eps_step=step, max_iter=steps, num_random_init=1,
+                                             batch_size=len(x), verbose=False)
+    return torch.as_tensor(attack.generate(x.numpy(), F.one_hot(y, classes).numpy()))
+
+
+PEERS = {"foolbox": by_foolbox, "torchattacks": by_torchattacks, "art": by_art}
+
+
+def peer_pgd(peer: Callable, model, x, y, eps) -> np.ndarray:
+    "Who survives PGD-10: right as it is and after the attack."
+    parts = []
+    for i in range(0, len(x), BATCH):
+        images, labels = x[i:i + BATCH], y[i:i + BATCH]
+        moved = peer(model, images, labels, eps, 10, eps / 5)
+        with torch.no_grad(): parts.append((model(images).argmax(1) == labels) & (model(moved).argmax(1) == labels))
+    return torch.cat(parts).numpy()
+
+
+def peer_mt(peer: Callable, model, x, y, eps) -> np.ndarray:
+    "Who survives one targeted PGD of 20 steps towards each wrong class."
+    parts = []
+    for i in range(0, len(x), BATCH):
+        images, labels = x[i:i + BATCH], y[i:i + BATCH]
+        with torch.no_grad(): logits = model(images)
+        standing = logits.argmax(1) == labels
+        for targets in ranked_targets(logits, labels).T:
+            moved = peer(Duel(model, labels, targets), images, torch.zeros_like(labels), eps, 20, eps / 10)
+            with torch.no_grad(): standing &= model(moved).argmax(1) == labels
+        parts.append(standing)
+    return torch.cat(parts).numpy()
+
+
+def ours(attack) -> Callable:
+    "The package's answer."
+    def answer(model, x, y, eps): return evaluate_robustness(model, x, y, attack, Threat(eps)).worst
+    return answer
+
+
+QUESTIONS = {
+    "PGD-10": {"robustacc": ours(PGD(keep="first")), "robustacc, final iterate": ours(PGD()),
+               "robustacc, bfloat16": ours(PGD(keep="first", dtype=torch.bfloat16)),
+               **{name: lambda *a, peer=peer: peer_pgd(peer, *a) for name, peer in PEERS.items()}},
+    "MT-20": {"robustacc": ours(MultiTargeted(keep="first")), "robustacc, final iterate": ours(MultiTargeted()),
+              "robustacc, bfloat16": ours(MultiTargeted(keep="first", dtype=torch.bfloat16)),
+              **{name: lambda *a, peer=peer: peer_mt(peer, *a) for name, peer in PEERS.items()}}}
+TARGETS = {("PGD-10", "robust", "CNN2"): .8, ("PGD-10", "robust", None): 1., ("MT-20", "robust", None): 1.,
+           ("PGD-10", "undefended", None): .5, ("MT-20", "undefended", None): .3}
+
+
+def measure(question: str, model: nn.Module, x: Tensor, y: Tensor, eps: float, repeats: int) -> dict:
+    "CPU seconds and accuracy of everybody, taking turns."
+    seconds, accuracy = {}, {}
+    for name, answer in QUESTIONS[question].items():           # a first small round: imports, caches, missing libraries
+        try: answer(model, x[:2], y[:2], eps)
+        except ImportError as error: print(f"left out: {name} ({error})", file=sys.stderr); continue
+        seconds[name] = []
+    for _ in range(repeats):
+        for name in seconds:
+            torch.manual_seed(0), np.random.seed(0)
+            started = time.process_time()
+            survived = QUESTIONS[question][name](model, x, y, eps)
+            seconds[name].append(time.process_time() - started)
+            accuracy[name] = 100 * float(survived.mean())
+            print(f"  {question} {name}: {seconds[name][-1]:.2f} s, {accuracy[name]:.2f}%", file=sys.stderr, flush=True)
+    fastest = min((min(seconds[name]), name) for name in seconds if name in PEERS) if set(seconds) & set(PEERS) else (None, None)
+    return {"seconds": {name: min(values) for name, values in seconds.items()}, "accuracy": accuracy, "fastest_peer": fastest[1], "n": len(x),
+            "ratio": min(seconds["robustacc"]) / fastest[0] if fastest[0] else None}
+
+
+def where_the_time_goes(model: nn.Module, x: Tensor, y: Tensor, eps: float) -> dict[str, float]:
+    "Shares of the CPU time of PGD-10 in percent, by kind of operation."
+    from torch.profiler import ProfilerActivity, profile
+    attack = PGD(keep="first")
+    evaluate_robustness(model, x, y, attack, Threat(eps))
+    with profile(activities=[ProfilerActivity.CPU]) as watched: evaluate_robustness(model, x, y, attack, Threat(eps))
+    kinds = {"convolution": ("conv",), "activation, pooling, norm": ("relu", "threshold", "clamp_min", "max_pool", "batch_norm", "fill_", "dropout"),
+             "fully connected": ("addmm", "aten::mm", "linear")}
+    shares = dict.fromkeys([*kinds, "the attack itself and the rest"], 0.)
+    for event in watched.key_averages():
+        kind = next((kind for kind, words in kinds.items() if any(word in event.key for word in words)), "the attack itself and the rest")
+        shares[kind] += event.self_cpu_time_total
+    return {kind: 100 * share / sum(shares.values()) for kind, share in shares.items()}
+
+
+def trained(dataset: str, arch: str, method: str, runs: str) -> nn.Module:
+    "The network of a row, trained now if it is not there; in the ordinary memory layout, as a stranger's model is."
+    run(dataset=dataset, arch=arch, method=method, results=runs)
+    return load_trained(plan(dataset=dataset, arch=arch, method=method, results=runs).path).to(memory_format=torch.contiguous_format)
+
+
+def cases(arch: str, options) -> list[tuple[str, nn.Module, Tensor, Tensor, float]]:
+    "A robust and an undefended case of a network: name, network, images, labels, radius."
+    if arch.startswith("CNN"):
+        data = load(options.dataset)
+        x, y = to_float(data.test.images[:options.images]), torch.as_tensor(data.test.labels[:options.images])
+        return [(kind, trained(options.dataset, arch, method, options.runs), x, y, data.eps) for kind, method in (("robust", "at"), ("undefended", "natural"))]
+    torch.manual_seed(0)
+    model, x = build(arch, in_shape=(3, 32, 32), n_classes=10).eval(), torch.rand(options.wide_images, 3, 32, 32)
+    for parameter in list(model.children())[-1].parameters(): nn.init.normal_(parameter, std=1.)
+    with torch.no_grad(): y = model(x).argmax(1)
+    return [("robust", model, x, y, 1e-6), ("undefended", model, x, y, .1)]
+
+
+def as_markdown(report: dict) -> str:
+    machine = report["environment"]
+    lines = ["# Attacks beside their peers", "",
+             f"{machine['processor']}, one thread, Python {machine['python']}, torch {machine['torch']}; peers: {report['peers']}. CPU seconds for the whole question "
+             f"(who survives?), all in one run, {BATCH} images at a time; `benchmarks/attacks.py` makes this file. PGD-10: ten steps of eps/5 from a random start; "
+             "MT-20: twenty steps of eps/10 on the margin towards each wrong class (peers: one targeted PGD per class, without early removal, which they do not have). "
+             "In brackets: accuracy left, in percent. `ratio`: robustacc over the fastest peer.", "",
+             "| network | case | question | images | robustacc | final iterate | bfloat16 | foolbox | torchattacks | ART | ratio | target | met |",
+             "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|"]
+    for row in report["rows"]:
+        cells = [f"{row['seconds'][k]:.2f} ({row['accuracy'][k]:.1f})" if k in row["seconds"] else "-"
+                 for k in ("robustacc", "robustacc, final iterate", "robustacc, bfloat16", *PEERS)]
+        lines.append(f"| {row['network']} | {row['case']} | {row['question']} | {row['n']} | " + " | ".join(cells) +
+                     f" | {row['ratio']:.2f} | {row['target']} | {'yes' if row['ratio'] <= row['target'] else 'no'} |")
+    lines += ["", "Where the time of PGD-10 goes on the robust network (percent of CPU time):", "",
+              "| network | " + " | ".join(next(iter(report["profile"].values()))) + " |", "|---|---:|---:|---:|---:|"]
+    lines += [f"| {arch} | " + " | ".join(f"{share:.0f}" for share in shares.values()) + " |" for arch, shares in report["profile"].items()]
+    return "\n".join(lines + ["", *report["remarks"], ""])
+
+
+def versions() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+    found = []
+    for name in ("foolbox", "torchattacks", "adversarial-robustness-toolbox"):
+        try: found.append(f"{name} {version(name)}")
+        except PackageNotFoundError: found.append(f"{name} not installed")
+    return ", ".join(found)
+
+
+def remarks(rows: list[dict]) -> list[str]:
+    "What differs by more than .2 points from the peers' mean, and by how much; nothing is hidden."
+    found = []
+    for row in rows:
+        peers = [row["accuracy"][p] for p in PEERS if p in row["accuracy"]]
+        if peers and abs(row["accuracy"]["robustacc"] - np.mean(peers)) > .2:
+            found.append(f"- {row['network']}, {row['case']}, {row['question']}: {row['accuracy']['robustacc']:.2f}% here and "
+                         f"{min(peers):.2f} to {max(peers):.2f}% there; one image is {100 / row['n']:.2f} points.")
+    return ["Accuracies further than .2 points from the peers' mean:", "", *found] if found else ["All accuracies are within .2 points of the peers' mean."]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="mnist", choices=("digits", "mnist"), help="of CNN1 and CNN2")
+    parser.add_argument("--networks", nargs="+", default=["CNN1", "CNN2", "WRN-40-10"], choices=("CNN1", "CNN2", "WRN-40-10"))
+    parser.add_argument("--images", type=int, default=1024, help="test images under PGD-10; an eighth of them under MT")
+    parser.add_argument("--wide-images", type=int, default=4, help="images for WRN-40-10")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--runs", default="_runs", help="where the trained rows are, or will be")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    rows, shares = [], {}
+    for arch in options.networks:
+        for case, model, x, y, eps in cases(arch, options):
+            for p in model.parameters(): p.requires_grad_(True)
+            for question in QUESTIONS:
+                n = len(x) if question == "PGD-10" else max(1, len(x) // 8) if arch.startswith("CNN") else max(1, len(x) // 2)
+                repeats = options.repeats if arch.startswith("CNN") else 1 + (question == "PGD-10")
+                print(f"{arch} {case} {question}, {n} images", file=sys.stderr)
+                target = TARGETS.get((question, case, arch), TARGETS[question, case, None])
+                rows.append({"network": arch, "case": case, "question": question, "eps": eps, "target": target,
+                             **measure(question, model, x[:n], y[:n], eps, repeats)})
+            if case == "robust": shares[arch] = where_the_time_goes(model, x[:BATCH], y[:BATCH], eps)
+    report = {"environment": environment(), "source": source("benchmarks/attacks.py"), "peers": versions(), "batch": BATCH, "rows": rows, "profile": shares, "remarks": remarks(rows)}
+    options.out.mkdir(parents=True, exist_ok=True)
+    atomic_write(options.out / "attacks.json", json.dumps(report, indent=1) + "\n")
+    atomic_write(options.out / "attacks.md", as_markdown(report))
+    print(as_markdown(report))
+
+
+if __name__ == "__main__": main()
