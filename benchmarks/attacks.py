@@ -155,12 +155,14 @@ def cases(arch: str, options) -> list[tuple[str, nn.Module, Tensor, Tensor, floa
     if arch.startswith("CNN"):
         data = load(options.dataset)
         x, y = to_float(data.test.images[:options.images]), torch.as_tensor(data.test.labels[:options.images])
-        return [(kind, trained(options.dataset, arch, method, options.runs), x, y, data.eps) for kind, method in (("robust", "at"), ("undefended", "natural"))]
+        networks = {method: trained(options.dataset, arch, method, options.runs) for method in ("at", "natural")}
+        return [(f"{kind}, eps {eps:g}", networks[method], x, y, eps) for kind, method, eps in
+                (("robust", "at", data.eps), ("undefended", "natural", data.eps), ("undefended", "natural", .3))]
     torch.manual_seed(0)
     model, x = build(arch, in_shape=(3, 32, 32), n_classes=10).eval(), torch.rand(options.wide_images, 3, 32, 32)
     for parameter in list(model.children())[-1].parameters(): nn.init.normal_(parameter, std=1.)
     with torch.no_grad(): y = model(x).argmax(1)
-    return [("robust", model, x, y, 1e-6), ("undefended", model, x, y, .1)]
+    return [("robust, eps 1e-06", model, x, y, 1e-6), ("undefended, eps 0.1", model, x, y, .1)]
 
 
 def as_markdown(report: dict) -> str:
@@ -219,13 +221,14 @@ def main() -> None:
         for case, model, x, y, eps in cases(arch, options):
             for p in model.parameters(): p.requires_grad_(True)
             for question in QUESTIONS:
-                n = len(x) if question == "PGD-10" else max(1, len(x) // 8) if arch.startswith("CNN") else max(1, len(x) // 2)
+                n = len(x) if question == "PGD-10" else max(1, len(x) // 8) if arch.startswith("CNN") else max(1, len(x) // 4)
                 repeats = options.repeats if arch.startswith("CNN") else 1 + (question == "PGD-10")
                 print(f"{arch} {case} {question}, {n} images", file=sys.stderr)
-                target = TARGETS.get((question, case, arch), TARGETS[question, case, None])
+                kind = case.split(",")[0]
+                target = TARGETS.get((question, kind, arch), TARGETS[question, kind, None])
                 rows.append({"network": arch, "case": case, "question": question, "eps": eps, "target": target,
                              **measure(question, model, x[:n], y[:n], eps, repeats)})
-            if case == "robust": shares[arch] = where_the_time_goes(model, x[:BATCH], y[:BATCH], eps)
+            if kind == "robust": shares[arch] = where_the_time_goes(model, x[:BATCH], y[:BATCH], eps)
     report = {"environment": environment(), "source": source("benchmarks/attacks.py"), "peers": versions(), "batch": BATCH, "rows": rows, "profile": shares, "remarks": remarks(rows)}
     options.out.mkdir(parents=True, exist_ok=True)
     atomic_write(options.out / "attacks.json", json.dumps(report, indent=1) + "\n")
