@@ -16,6 +16,7 @@ BIN      := .venv/bin
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install -e '.[dev]'
+	-$(BIN)/python -m pip install --no-deps torchattacks==3.5.1  # a peer for tests and benchmarks; its own pins would downgrade others
 	touch $@
 
 reproduce: .venv/.installed  ## train and measure the rows of a profile, then build the site

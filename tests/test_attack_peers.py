@@ -1,7 +1,7 @@
 """Attacks against three independent libraries, on a small network trained here on digits, plainly and adversarially.
 
 A test is skipped where its library is not installed. Where the algorithm is the same step by step, so are the iterates, to float
-tolerance; where it is the same up to random draws, accuracies are compared (on 360 test digits one example is .28 points).
+tolerance; where it is the same up to random draws, accuracies are compared, on so many digits that .2 points can be told apart.
 """
 import numpy as np
 import pytest
@@ -55,6 +55,13 @@ def digits():
     "All test digits as tensors."
     test = load("digits").test
     return to_float(test.images), torch.as_tensor(test.labels)
+
+
+@pytest.fixture(scope="module")
+def thousand():
+    "The test digits and as many of the training digits as make 1,000: two of them are .2 points."
+    data = load("digits")
+    return tuple(torch.cat([make(data.test), make(data.train)])[:1000] for make in (lambda s: to_float(s.images), lambda s: torch.as_tensor(s.labels)))
 
 
 def peer_iterates(library, net, x, y, norm, steps, eps, step):
@@ -132,30 +139,36 @@ def test_pgd_with_random_starts_leaves_the_same_accuracy(nets):
 
 
 @pytest.mark.parametrize("name", ["plain", "trained"])
-def test_apgd_leaves_the_same_accuracy_as_that_of_torchattacks(nets, digits, name):
+def test_apgd_leaves_the_same_accuracy_as_that_of_torchattacks(nets, thousand, name):
+    "The means over two seeds of each side: starts are random, and one seed alone moves the accuracy by .3 points."
     ta = pytest.importorskip("torchattacks")
-    net, (x, y) = nets[name], digits
-    clean = correct(net, x, y)
-    ours = evaluate_robustness(net, x, y, {"ce": APGD(steps=30), "t": APGDTargeted(steps=30)}, Threat(EPS), early_removal=False)
-    peers = {"ce": ta.APGD(net, norm="Linf", eps=EPS, steps=30, loss="ce", seed=0), "t": ta.APGDT(net, norm="Linf", eps=EPS, steps=30, n_classes=10, seed=0)}
-    for kind, peer in peers.items():
-        theirs = clean & correct(net, peer(x, y).detach(), y)
-        mine = ours.survived(kind)
-        print(name, kind, f"ours {mine.mean():.4f}, theirs {theirs.mean():.4f}, differ on {np.sum(mine != theirs)}")
-        assert abs(int(mine.sum()) - int(theirs.sum())) <= 2, (kind, mine.mean(), theirs.mean())
-        assert np.mean(mine == theirs) >= .99, kind
+    net, (x, y) = nets[name], thousand
+    clean, left = correct(net, x, y), {"ce": [], "t": []}
+    for seed in range(2):
+        ours = evaluate_robustness(net, x, y, {"ce": APGD(steps=30), "t": APGDTargeted(steps=30)}, Threat(EPS), early_removal=False, seed=seed)
+        peers = {"ce": ta.APGD(net, norm="Linf", eps=EPS, steps=30, loss="ce", seed=seed), "t": ta.APGDT(net, norm="Linf", eps=EPS, steps=30, n_classes=10, seed=seed)}
+        for kind, peer in peers.items():
+            theirs = clean & correct(net, peer(x, y).detach(), y)
+            left[kind].append((ours.survived(kind).mean(), theirs.mean()))
+            assert np.mean(ours.survived(kind) == theirs) >= .98, kind
+    print(name, left)
+    for kind, pairs in left.items():
+        mine, theirs = np.mean(pairs, axis=0)
+        assert abs(mine - theirs) <= .002, (kind, pairs)
 
 
-def test_apgd_with_nine_classes_leaves_the_same_accuracy(digits):
+def test_apgd_with_nine_classes_leaves_the_same_accuracy(thousand):
     ta = pytest.importorskip("torchattacks")
     net = train(PGD(steps=5, step=.4), n_classes=9)
-    keep = digits[1] < 9
-    x, y = digits[0][keep], digits[1][keep]
-    ours = robust(net, x, y, APGDTargeted(steps=30), Threat(EPS))
-    peer = ta.APGDT(net, norm="Linf", eps=EPS, steps=30, n_classes=9, seed=0)
-    theirs = correct(net, x, y) & correct(net, peer(x, y).detach(), y)
-    print(f"nine classes: ours {ours.mean():.4f}, theirs {theirs.mean():.4f}")
-    assert abs(int(ours.sum()) - int(theirs.sum())) <= 2
+    keep = thousand[1] < 9
+    x, y = thousand[0][keep], thousand[1][keep]
+    left = []
+    for seed in range(2):
+        peer = ta.APGDT(net, norm="Linf", eps=EPS, steps=20, n_classes=9, seed=seed)
+        left.append((robust(net, x, y, APGDTargeted(steps=20), Threat(EPS), seed=seed).mean(),
+                     (correct(net, x, y) & correct(net, peer(x, y).detach(), y)).mean()))
+    print("nine classes", left)
+    assert abs(np.subtract(*np.mean(left, axis=0))) <= .002, left
 
 
 def test_square_leaves_about_the_same_accuracy(nets, digits, monkeypatch):
