@@ -224,7 +224,7 @@ def check_parameters(namespace: Mapping,  # `globals()` of the notebook, after t
     return check_values(notebook_parameters(namespace, before), types, choices=choices)
 
 # %% ../nbs/00c_records.ipynb #ad15f7ff
-ONCE = ("separation", "theory")  # kinds of records of which a data set has one, whatever the profile
+ONCE = ("separation", "theory", "staircase")  # kinds of records of which a data set has one, whatever the profile
 
 
 def published_name(record: Mapping,  # of a run
@@ -290,7 +290,7 @@ def publish(paths: Sequence[str | Path],  # records of finished runs, and execut
     jobs = []
     for path in map(results_folder, paths):
         if path.suffix == ".ipynb":
-            jobs.append((results / path.relative_to(runs), clean_page(path)))
+            jobs.append((results / path.relative_to(runs), clean_page(path).replace(str(runs), runs.name)))
             continue
         record = read_record(path)
         if record["source"]["dirty"] and not allow_dirty: raise ValueError(f"{path} was made from uncommitted code: run it again")
