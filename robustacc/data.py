@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MNIST_MD5', 'SUPERCLASSES', 'WNIDS', 'IMAGENET_FOLDERS', 'DATASETS', 'Split', 'Augment', 'Data', 'from_arrays',
-           'data_root', 'superclass_folders', 'Ragged', 'load', 'to_float', 'crop_and_flip', 'Batch', 'batches']
+           'data_root', 'superclass_folders', 'Ragged', 'load', 'to_float', 'crop_and_flip', 'cut_out', 'Batch',
+           'batches']
 
 # %% ../nbs/00_data.ipynb #9da01bd5
 import codecs
@@ -81,10 +82,13 @@ class Augment:
     padding: int  # pixels of zeros on each side
     size: int  # side of the square crop
     flip: bool = False  # mirror left and right in half of the cases
+    cutout: int = 0  # side of a square of zeros inside the crop; 0: none
 
     def __post_init__(self):
         _check_count("padding", self.padding, 0)
         _check_count("size", self.size, 1)
+        _check_count("cutout", self.cutout, 0)
+        if self.cutout >= self.size: raise ValueError(f"cutout {self.cutout!r}: expected less than the crop's side of {self.size}")
         if not isinstance(self.flip, (bool, np.bool_)): raise ValueError(f"flip {self.flip!r}: expected True or False")
 
 # %% ../nbs/00_data.ipynb #5d5e1046
@@ -571,6 +575,20 @@ def crop_and_flip(
     return padded[pick, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 # %% ../nbs/00_data.ipynb #8eb1416e
+def cut_out(
+    images: torch.Tensor,  # (b, c, size, size)
+    draws: torch.Tensor,  # (b, 2), uniform in [0, 1): row, column
+    side: int,  # of the square
+) -> torch.Tensor:  # (b, c, size, size), a copy
+    "Set a square of every image to zero, at a place of its own."
+    size = torch.tensor(images.shape[2:])
+    if side > size.min(): raise ValueError(f"cutout {side}: expected at most the image's side of {size.min()}")
+    at = (draws * (size - side + 1)).floor().long().to(images.device)
+    rows, columns = ((at[:, axis, None] <= line) & (line < at[:, axis, None] + side)
+                     for axis in (0, 1) for line in [torch.arange(size[axis], device=images.device)])
+    return images.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
+
+# %% ../nbs/00_data.ipynb #bd1393d5
 class Batch(NamedTuple):
     "One batch, on the device."
     images: torch.Tensor  # (b, c, h, w), float32 in [0, 1]
@@ -578,12 +596,13 @@ class Batch(NamedTuple):
     index: torch.Tensor  # (b,), int64: positions in the split
 
 def _draws(n: int, seed: int, epoch: int) -> tuple[np.ndarray, torch.Tensor]:
-    "The order of an epoch, and three uniform numbers for each example."
+    "The order of an epoch, and five uniform numbers for each example: row, column and mirror of the crop, row and column of the cutout."
     number = int.from_bytes(hashlib.sha256(f"{seed}/{epoch}".encode()).digest()[:8], "little") >> 1
     generator = torch.Generator().manual_seed(number)
-    return torch.randperm(n, generator=generator).numpy(), torch.rand(n, 3, generator=generator, dtype=torch.float64)
+    order = torch.randperm(n, generator=generator).numpy()
+    return order, torch.cat([torch.rand(n, k, generator=generator, dtype=torch.float64) for k in (3, 2)], 1)
 
-# %% ../nbs/00_data.ipynb #27cef445
+# %% ../nbs/00_data.ipynb #495dfc63
 def batches(
     split: Split,  # what to go through
     batch_size: int,  # at least 1; the last batch may be shorter
@@ -602,6 +621,8 @@ def batches(
         if draws is None or augment is None: images = split.images[index]
         elif split.ragged is not None: images = split.ragged.crops(index, draws[index], augment)
         else: images = crop_and_flip(torch.from_numpy(split.images[index]).to(device), draws[index], augment)
+        if draws is not None and augment is not None and augment.cutout:
+            images = cut_out(torch.as_tensor(images, device=device), draws[index, 3:], augment.cutout)
         labels, index = (torch.from_numpy(part).to(device) for part in (split.labels[index], index))
         return Batch(to_float(images, device=device), labels, index)
     return (batch(order[at:at + batch_size]) for at in range(0, len(order), batch_size))

@@ -165,7 +165,7 @@ def variant_rows(records: Iterable[dict],  # of training runs on one data set
     groups = {}
     for record in records:
         s = record["settings"]
-        if s["profile"] != profile or s["dropout"] is not None or s["eps"] is not None: continue
+        if s["profile"] != profile or s["dropout"] is not None or s["eps"] is not None or s.get("tools"): continue
         groups.setdefault((s["arch"], s["method"]["label"]), {}).setdefault(s["method"]["variant"], {})[s["seed"]] = record
     first = {label: k for k, label in enumerate(ORDER)}
     return dict(sorted(groups.items(), key=lambda item: (item[0][0], first.get(item[0][1].split("(")[0], len(first)), item[0][1])))

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attacks import PGD, Draw, Threat, ascend, cross_entropy, divergence, looking_at, start_point, _per_example
+from .attacks import PGD, Draw, Threat, ascend, at_least_float32, cross_entropy, divergence, looking_at, start_point, _per_example
 from .paper import method_label
 from .records import unknown_name
 
@@ -29,9 +29,16 @@ class Method:
     steps: int = 10  # steps of the inner ascent, where there is one
     step: float = 1 / 5  # their size as a fraction of eps
     dtype: torch.dtype | None = None  # lower precision for the network inside the inner ascent
+    label_smoothing: float | None = None  # share of the label that goes to all classes alike, above 0 and below 1; None: none
+    smoothable = True
 
     def __post_init__(self):
         if self.variant not in VARIANTS: raise unknown_name("variant", self.variant, VARIANTS)
+        smooth = self.label_smoothing
+        if smooth is not None and not 0 < smooth < 1: raise ValueError(f"label_smoothing {smooth!r}: it must be None, or above 0 and below 1")
+        if smooth is not None and not self.smoothable:
+            raise ValueError(f"label_smoothing {smooth!r}: {self.title} regularises the loss itself, and is defined for hard labels only; "
+                             "these have it: natural, at, rst, trades")
         for name in ("beta", "lam", "mu"):
             value = getattr(self, name, 0)
             if not value >= 0: raise ValueError(f"{name} {value!r}: it must be 0 or more")
@@ -41,21 +48,26 @@ class Method:
         "The row's name in the paper's tables."
         return method_label(self.title)
 
+    def data_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        "The cross-entropy (n,) that is minimised, of logits (n, C) and labels (n,), smoothed where asked."
+        hard, smooth = cross_entropy(logits, labels), self.label_smoothing
+        return hard if smooth is None else (1 - smooth) * hard - smooth * at_least_float32(logits).log_softmax(1).mean(1)
+
     def __call__(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, draw: Draw | None = None) -> Tensor:
         "Losses (n,) of images (n, c, h, w) in [0, 1] and labels (n,); differentiable in the model's parameters."
         draw = Draw(torch.arange(len(images), device=images.device)) if draw is None else draw
         return self.loss(model, images, labels, threat, draw)
 
-# %% ../nbs/04_methods.ipynb #734b2695
+# %% ../nbs/04_methods.ipynb #c157e19f
 @dataclass(frozen=True)
 class Natural(Method):
     "Cross-entropy on the images as they are."
     title = "Natural"
 
     def loss(self, model, images, labels, threat, draw):
-        return cross_entropy(model(images), labels)
+        return self.data_loss(model(images), labels)
 
-# %% ../nbs/04_methods.ipynb #c7632752
+# %% ../nbs/04_methods.ipynb #f09a8e92
 def inner_pgd(method: Method, model, images, labels, threat, draw) -> Tensor:
     "The adversarial images of AT and RST: in eval mode (paper) or train mode (released)."
     attack = PGD(steps=method.steps, step=method.step, dtype=method.dtype, mode="eval" if method.variant == "paper" else "train")
@@ -68,9 +80,9 @@ class AT(Method):
     title = "AT"
 
     def loss(self, model, images, labels, threat, draw):
-        return cross_entropy(model(inner_pgd(self, model, images, labels, threat, draw)), labels)
+        return self.data_loss(model(inner_pgd(self, model, images, labels, threat, draw)), labels)
 
-# %% ../nbs/04_methods.ipynb #6dbfc72b
+# %% ../nbs/04_methods.ipynb #d1813310
 @dataclass(frozen=True)
 class RST(Method):
     "Robust self-training on labelled data (Raghunathan et al. 2020)."
@@ -82,9 +94,9 @@ class RST(Method):
 
     def loss(self, model, images, labels, threat, draw):
         adversarial = inner_pgd(self, model, images, labels, threat, draw)
-        return cross_entropy(model(images), labels) + self.lam * cross_entropy(model(adversarial), labels)
+        return self.data_loss(model(images), labels) + self.lam * self.data_loss(model(adversarial), labels)
 
-# %% ../nbs/04_methods.ipynb #1c66461b
+# %% ../nbs/04_methods.ipynb #2e0f0ecf
 @dataclass(frozen=True)
 class TRADES(Method):
     "Cross-entropy plus beta times the largest divergence within the ball (Zhang et al. 2019)."
@@ -101,16 +113,16 @@ class TRADES(Method):
             found = ascend(lambda x: divergence(still, model(x)), images, start, threat,
                            steps=self.steps, step_size=self.step * threat.eps)
         logits = model(images)
-        return cross_entropy(logits, labels) + self.beta * divergence(logits, model(found))
+        return self.data_loss(logits, labels) + self.beta * divergence(logits, model(found))
 
-# %% ../nbs/04_methods.ipynb #34d44da9
+# %% ../nbs/04_methods.ipynb #4b0ae6ce
 @dataclass(frozen=True)
 class GR(Method):
     "Gradient regularisation (Finlay & Oberman 2019)."
     beta: float = .5  # weight of the squared gradient norm
     h: float = 1.  # length of the finite difference of the released variant
     finite_difference: float | None = None  # paper variant: None differentiates exactly; a number above 0 is the length of a finite difference
-    title = "GR"
+    title, smoothable = "GR", False
 
     def __post_init__(self):
         super().__post_init__()
@@ -129,7 +141,7 @@ class GR(Method):
         ahead = cross_entropy(model(images + h * gradient / _per_example(length, gradient)), labels)
         return (2 if self.variant == "released" else 1) * clean + self.beta * ((ahead - clean) / h).square()
 
-# %% ../nbs/04_methods.ipynb #349d1dbc
+# %% ../nbs/04_methods.ipynb #cd38166a
 def linearity_error(moved: Tensor, clean: Tensor, delta: Tensor, gradient: Tensor) -> Tensor:
     "g of LLR (n,): |l(x + delta) - l(x) - delta . grad l(x)| from losses (n,) and delta, gradient (n, ...)."
     return (moved - clean - (delta * gradient).flatten(1).sum(1)).abs()
@@ -159,13 +171,13 @@ def released_most_nonlinear(method: Method, model, images, labels, threat, start
             delta = delta * _per_example((threat.eps / longest).clamp_max(1), delta)
     return (images + delta).clamp(0, 1)
 
-# %% ../nbs/04_methods.ipynb #5af9bb93
+# %% ../nbs/04_methods.ipynb #a0437338
 @dataclass(frozen=True)
 class LLR(Method):
     "Local linearity regularisation (Qin et al. 2019)."
     lam: float = 4.  # weight of the linearity error
     mu: float = 3.  # weight of the linear term
-    title = "LLR"
+    title, smoothable = "LLR", False
 
     def loss(self, model, images, labels, threat, draw):
         start = start_point(images, threat, start="gaussian", index=draw.index, seed=draw.seed, stream=draw.stream)
@@ -181,7 +193,7 @@ class LLR(Method):
         error = linearity_error(moved, clean, delta, gradient)
         return clean + self.lam * error + self.mu * (delta * gradient).flatten(1).sum(1).abs()
 
-# %% ../nbs/04_methods.ipynb #19415357
+# %% ../nbs/04_methods.ipynb #fdbf1518
 METHODS = {"natural": Natural, "gr": GR, "llr": LLR, "at": AT, "rst": RST, "trades": TRADES}
 
 
@@ -192,6 +204,7 @@ def make_method(name: str,  # one of `METHODS`
                 mu: float | None = None,  # LLR
                 variant: str = "paper",  # "paper" or "released"
                 dtype: torch.dtype | None = None,  # lower precision inside the inner ascent
+                label_smoothing: float | None = None,  # of the labels in `Method.data_loss`
                 ) -> Method:  # with the defaults of its class where a strength is None
     "The method of that name; `ValueError` for an unknown name, a strength it does not have or one below 0."
     if name not in METHODS: raise unknown_name("method", name, list(METHODS))
@@ -199,4 +212,4 @@ def make_method(name: str,  # one of `METHODS`
     for key in given:
         having = [n for n, c in METHODS.items() if key in {f.name for f in fields(c)}]
         if name not in having: raise ValueError(f"method {name!r} has no {key} (given: {given[key]!r}); these have: {', '.join(having)}")
-    return METHODS[name](variant=variant, dtype=dtype, **given)
+    return METHODS[name](variant=variant, dtype=dtype, label_smoothing=label_smoothing, **given)

@@ -20,7 +20,7 @@ def row_key(record: dict) -> tuple:
     label = s["method"]["label"]
     strength = float(label.split("=")[1].rstrip(")")) if "=" in label else 0.
     return (list(PROFILES).index(s["profile"]), s["arch"], ORDER.index(label.split("(")[0]), strength, s["method"]["variant"],
-            s["dropout"] is not None, s["dropout"] or 0, s["seed"])
+            s["dropout"] is not None, s["dropout"] or 0, str(s.get("tools") or ""), s["seed"])
 
 
 def row_label(record: dict) -> str:
@@ -28,6 +28,7 @@ def row_label(record: dict) -> str:
     s = record["settings"]
     extras = [s["method"]["variant"]] if s["method"]["variant"] != "paper" else []
     extras += [f"dropout {s['dropout']:g}"] if s["dropout"] is not None else []
+    extras += [f"{name.replace('_', ' ')} {value}" for name, value in (s.get("tools") or {}).items()]
     return s["method"]["label"] + (f", {', '.join(extras)}" if extras else "")
 
 # %% ../nbs/09_results.ipynb #ed29f57e
@@ -41,7 +42,7 @@ def results_table(records: Iterable[dict],  # of training runs on one data set
         s = record["settings"]
         for row in (r for r in beside_paper(record) if r["attack"] == attack):
             ours, key = row["whose"].startswith("ours"), (s["arch"], row["method"], bool(s["dropout"]))
-            plain = s["method"]["variant"] == "paper" and s["dropout"] is None or bool(s["dropout"])
+            plain = not s.get("tools") and (s["method"]["variant"] == "paper" and s["dropout"] is None or bool(s["dropout"]))
             if not ours and (key in shown or not plain): continue
             if not ours: shown.add(key)
             head = {"whose": row["whose"], "arch": s["arch"], "row": row_label(record) if ours else row["method"], "seed": s["seed"] if ours else None}

@@ -27,6 +27,12 @@ WRONG = [  # parameters, what the error must say
     (("epochs", "0.5"), "epochs 0.5 (float): it must be int or None"),
     (("dropout", "1.5"), "dropout 1.5: it must be None, or at least 0 and below 1"),
     (("eps", "0"), "eps 0.0: it must be above 0 and at most 1"),
+    (("validation", "0.7"), "validation 0.7: it must be None, or above 0 and at most .5"),
+    (("ema", "1"), "ema 1.0: it must be None, or above 0 and below 1"),
+    (("weight_decay", "-1"), "weight_decay -1.0: it must be None, or above 0"),
+    (("label_smoothing", "two"), "label_smoothing 'two' (str): it must be float or None"),
+    (("augment", "mirror"), "unknown augment 'mirror'"),
+    (("augment", "flip"), "a mirrored digit is not a digit; for digits allowed: crop, cutout"),
     (("seed", "-1"), "seed -1: it must be 0 or more"),
     (("device", "gpu"), "Allowed: auto, cpu, cuda"),
 ]
@@ -81,6 +87,22 @@ def test_without_an_output_path_and_stdout_redirected(root, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     shown = json.loads((tmp_path / "page.json").read_text())
     assert any("ours (smoke)" in json.dumps(cell) for cell in shown["cells"])
+
+
+def test_published_rows_are_still_the_rows_that_are_planned(root):
+    "A record that was written before an option existed stays the record of the row without it."
+    from dataclasses import fields
+    from robustacc.records import finished, read_record
+    from robustacc.train import METHODS, plan
+    found = sorted((root / "results" / "smoke" / "digits").glob("*/*.json"))
+    assert found
+    for path in found:
+        s = read_record(path)["settings"]
+        name = next(name for name, kind in METHODS.items() if kind.__name__ == s["method"]["name"])
+        same = {f.name: s["method"][f.name] for f in fields(METHODS[name]) if f.name in ("beta", "lam", "mu")}
+        tools = {**(s.get("tools") or {}), **{k: s[k] for k in ("dataset", "arch", "dropout", "eps", "profile", "seed")}}
+        p = plan(method=name, variant=s["method"]["variant"], **same, **tools, results=str(root / "results"))
+        assert p.path == path and finished(p.path, p.settings)
 
 
 def test_seed_and_batch_size_of_the_evaluation():

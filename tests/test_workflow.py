@@ -22,16 +22,18 @@ def test_every_row_is_planned(root, tmp_path, profile, rows):
     assert int(line.split()[1]) == rows
 
 
-@pytest.mark.parametrize("profile,dataset,rows", [("smoke", "digits", 36), ("quick", "mnist", 52), ("paper", "mnist", 100)])
-def test_a_study_adds_its_rows_and_its_page(root, tmp_path, profile, dataset, rows):
-    "Three seeds of natural (one is a row already) and of four methods in two variants (four are rows already): 22 more in the smoke profile."
-    done = snakemake(root, "--dry-run", profile=profile, study="ledger", runs=tmp_path / "runs")
+@pytest.mark.parametrize("study,profile,rows,pages", [("ledger", "smoke", 36, 1), ("ledger", "quick", 52, 1), ("ledger", "paper", 100, 1),
+                                                      ("dropout", "smoke", 40, 1), ("dropout", "quick", 68, 1), ("dropout", "paper", 142, 2)])
+def test_a_study_adds_its_rows_and_its_pages(root, tmp_path, study, profile, rows, pages):
+    """The ledger: three seeds of natural (one is a row already) and of four methods in two variants (four are rows already), 22 more in smoke.
+    Dropout: four methods with and without it and AT released, 27 rows of which 6 are there, and 5 tools, 26 more in smoke."""
+    done = snakemake(root, "--dry-run", profile=profile, study=study, runs=tmp_path / "runs")
     assert done.returncode == 0, done.stderr[-2000:]
-    counts = {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith(("train ", "ledger ", "staircase "))}
-    assert counts == {"train": rows, "ledger": 1, "staircase": 1}
+    counts = {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith(("train ", "study ", "staircase "))}
+    assert counts == {"train": rows, "study": pages, "staircase": 1}
 
 
 def test_unknown_names_are_refused(root, tmp_path):
-    for message, given in (("Allowed: ledger", dict(profile="smoke", study="dropuot")), ("Allowed: smoke, quick, paper", dict(profile="fast")), ("Allowed: digits", dict(profile="smoke", datasets="mnist"))):
+    for message, given in (("Allowed: ledger, dropout", dict(profile="smoke", study="dropotu")), ("Allowed: smoke, quick, paper", dict(profile="fast")), ("Allowed: digits", dict(profile="smoke", datasets="mnist"))):
         done = snakemake(root, "--dry-run", runs=tmp_path, **given)
         assert done.returncode != 0 and message in done.stdout + done.stderr
