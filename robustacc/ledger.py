@@ -135,7 +135,7 @@ def paired_difference(first: Sequence[float],  # one value per seed
 # %% ../nbs/04a_ledger.ipynb #4e769805
 def second_opinion(path: str | Path,  # a training record with its weights beside it
                    *,
-                   examples: int = 300,  # the first so many test images
+                   examples: int = 100,  # the first so many test images
                    device: str = "cpu",  # where to compute
                    progress: bool = False,  # show bars
                    notebook: str = "04a_ledger.ipynb",  # named in the record
