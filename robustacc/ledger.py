@@ -20,7 +20,7 @@ from .attacks import MultiTargeted, Threat, robust
 from .data import load
 from .lipschitz import LocalLipschitz, local_lipschitz
 from .paper import ORDER
-from .records import environment, find_records, finished, load_trained, read_record, results_folder, source, write_record
+from .records import environment, find_records, finished, load_trained, read_record, source, write_record
 
 # %% ../nbs/04a_ledger.ipynb #e7467699
 @dataclass(frozen=True)
@@ -30,19 +30,18 @@ class Discrepancy:
     printed: str  # as the paper defines it
     released: str  # as the published code computes it
     follows: str  # what this implies without any experiment
-    measured: str | None = None  # the comparison below that shows its effect
 
 # %% ../nbs/04a_ledger.ipynb #59f46453
 METHOD_LEDGER = (
     Discrepancy("GR", r"$\ell(\mathbf{x}) + \beta\,\Vert\nabla\ell(\mathbf{x})\Vert_2^2$, $\beta=.5$",
                 r"$2\,\ell(\mathbf{x}) + \tfrac{\lambda}{2}\,(\Delta\ell/h)^2$, $h=1$, $\lambda=1$",
-                "the clean loss is back-propagated twice; a difference over a length of 1 is no derivative", "gr"),
+                "the clean loss is back-propagated twice; a difference over a length of 1 is no derivative"),
     Discrepancy("LLR", r"$\ell(\mathbf{x}) + \lambda\,\max_\delta\vert \ell(\mathbf{x}+\delta)-\ell(\mathbf{x})-\delta\cdot\nabla\ell\vert  + \mu\,\vert \delta^*\!\cdot\nabla\ell\vert $",
                 r"$\ell(\mathbf{x}) + 4\,\ell(\mathbf{x}+\delta)$, two steps of $\varepsilon/2$",
-                r"the gradient term is zeroed through an alias: $\mu$ has no effect, and what was trained is adversarial training with a weak attack", "llr"),
+                r"the gradient term is zeroed through an alias: $\mu$ has no effect, and what was trained is adversarial training with a weak attack"),
     Discrepancy("AT", r"$\max_{\mathbf{x}'}\,\ell(\mathbf{x}')$ for the network as it is evaluated", "the attack runs in train mode",
-                "dropout is active inside the attack, and batch statistics move ten extra times a step", "at"),
-    Discrepancy("RST", r"$\ell(\mathbf{x}) + \lambda\,\max_{\mathbf{x}'}\ell(\mathbf{x}')$", "as AT, in train mode", "as for AT", "rst"),
+                "dropout is active inside the attack, and batch statistics move ten extra times a step"),
+    Discrepancy("RST", r"$\ell(\mathbf{x}) + \lambda\,\max_{\mathbf{x}'}\ell(\mathbf{x}')$", "as AT, in train mode", "as for AT"),
     Discrepancy("TRADES", r"KL$(p(\mathbf{x})\,\Vert \,p(\mathbf{x}'))$ with one $p(\mathbf{x})$", "two forward passes of the clean images",
                 "the same without dropout; with it two masks are drawn, and their difference is trained away too"),
     Discrepancy("all", "a learning rate", "the loss is summed over the batch", "the stated rates are 64 times larger for a mean; a short last batch steps less"))
@@ -50,10 +49,10 @@ METHOD_LEDGER = (
 # %% ../nbs/04a_ledger.ipynb #72cd24c7
 MEASURE_LEDGER = (
     Discrepancy("MT", r"robust only if no target $t \ne y$ reaches $z_t > z_y$", "cross-entropy of the target; only the likeliest target's point is evaluated",
-                "its robust accuracy is an upper bound of the attack's own", "multi-targeted"),
+                "its robust accuracy is an upper bound of the attack's own"),
     Discrepancy("Lipschitz", r"$\max_{\mathbf{x}'}\Vert f(\mathbf{x})-f(\mathbf{x}')\Vert _1/\Vert \mathbf{x}-\mathbf{x}'\Vert _\infty$, steps of $\varepsilon/5$, largest value",
                 "ten steps of .003 whatever the radius, last iterate, 1e-6 added to the difference; the step adds the sign of the gradient of *minus* the ratio",
-                "at most .03 of the ball is explored; and the search walks down, not up", "Lipschitz"),
+                "at most .03 of the ball is explored; and the search walks down, not up"),
     Discrepancy("CIFAR-10 radius", "eps .031", "7.905/255, not 8/255", "on integer pixels thresholds differ"),
     Discrepancy("Restricted ImageNet", "randomly labelled", "labels drawn independently and uniformly", "not a permutation: class sizes change, and the draw matters"))
 
