@@ -10,12 +10,11 @@ __all__ = ['PRINTED', 'RATES', 'COLUMNS', 'ONE_MODE', 'published_effects', 'Arm'
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from .ledger import Difference, metric, paired_difference
-from .paper import DROPOUT_TABLES, ORDER, table
-from .records import checkout, differences, find_records
-from .train import Plan, each_row, plan
+from .ledger import Paired, metric
+from .paper import DROPOUT_TABLES, label_order, table
+from .records import checkout, differences
+from .train import Plan, each_row, plan, tool_labels
 
 # %% ../nbs/06_dropout.ipynb #44bb46e2
 PRINTED = ("test_acc", "adv_test_acc", "test_lipschitz", "gap", "adv_gap")  # columns of Tables 4 and 14
@@ -48,8 +47,7 @@ def arm_of(settings: Mapping,  # of a training record
            ) -> Arm:
     "The arm that a run belongs to."
     rate = RATES[settings["arch"]] if settings["dropout"] is None else settings["dropout"]
-    tools = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in (settings.get("tools") or {}).items())
-    return Arm(settings["arch"], settings["method"]["label"], settings["method"]["variant"], float(rate), tools)
+    return Arm(settings["arch"], settings["method"]["label"], settings["method"]["variant"], float(rate), ", ".join(tool_labels(settings.get("tools"))))
 
 
 def arms(records: Iterable[dict],  # of training runs on one data set
@@ -61,8 +59,7 @@ def arms(records: Iterable[dict],  # of training runs on one data set
     for record in records:
         s = record["settings"]
         if s["profile"] == profile and s["eps"] is None: found.setdefault(arm_of(s), {})[s["seed"]] = record
-    first = {label: k for k, label in enumerate(ORDER)}
-    return dict(sorted(found.items(), key=lambda item: (item[0].arch, first.get(item[0].method.split("(")[0], len(first)), item[0].method,
+    return dict(sorted(found.items(), key=lambda item: (item[0].arch, label_order(item[0].method),
                                                         item[0].variant, bool(item[0].tools), item[0].rate)))
 
 # %% ../nbs/06_dropout.ipynb #c0b5e1df
@@ -81,18 +78,10 @@ def counterpart(arm: Arm, found: Mapping[Arm, dict]) -> tuple[str, Arm] | None:
 
 
 @dataclass(frozen=True)
-class Effect:
-    "What one change does to one column."
+class Effect(Paired):
+    "What one change does to one of `COLUMNS`."
     factor: str  # "dropout", "tool", "attack mode" or "dropout by attack mode"
     arm: Arm  # after the change
-    column: str  # of `COLUMNS`
-    before: tuple[float, ...]  # one per seed
-    after: tuple[float, ...]  # of the same seeds
-
-    @property
-    def difference(self) -> Difference | None:
-        "After minus before; None with fewer than 2 common seeds."
-        return paired_difference(self.before, self.after) if len(self.before) > 1 else None
 
 # %% ../nbs/06_dropout.ipynb #0c3832e9
 def values(found: Mapping[Arm, dict], arm: Arm, column: str) -> dict[int, float]:
@@ -110,7 +99,7 @@ def effects(found: Mapping[Arm, dict[int, dict]],  # of `arms`
         for column in COLUMNS if pair else ():
             after, before = values(found, arm, column), values(found, pair[1], column)
             seeds = sorted(before.keys() & after.keys())
-            if seeds: made.append(Effect(pair[0], arm, column, tuple(before[k] for k in seeds), tuple(after[k] for k in seeds)))
+            if seeds: made.append(Effect(column, tuple(before[k] for k in seeds), tuple(after[k] for k in seeds), pair[0], arm))
     return made
 
 # %% ../nbs/06_dropout.ipynb #aafdf12f
@@ -127,7 +116,7 @@ def interactions(found: Mapping[Arm, dict[int, dict]],  # of `arms`
             seeds = sorted(set.intersection(*(set(v) for v in four)))
             if not seeds: continue
             still, moving = (tuple(four[m][k] - four[m + 2][k] for k in seeds) for m in (0, 1))
-            made.append(Effect("dropout by attack mode", arm, column, still, moving))
+            made.append(Effect(column, still, moving, "dropout by attack mode", arm))
     return made
 
 # %% ../nbs/06_dropout.ipynb #e126c18e

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METHOD_LEDGER', 'MEASURE_LEDGER', 'TABLE_LEDGER', 'COLUMNS', 'Discrepancy', 'as_markdown', 'student',
            'example_spread', 'prediction_interval', 'reproduced', 'Difference', 'paired_difference', 'second_opinion',
-           'variant_rows', 'metric', 'Comparison', 'compare']
+           'variant_rows', 'metric', 'Paired', 'Comparison', 'compare']
 
 # %% ../nbs/04a_ledger.ipynb #cc34e496
 import math
@@ -19,7 +19,7 @@ import numpy as np
 from .attacks import MultiTargeted, Threat, robust
 from .data import load
 from .lipschitz import LocalLipschitz, local_lipschitz
-from .paper import ORDER
+from .paper import label_order
 from .records import environment, find_records, finished, load_trained, read_record, source, write_record
 
 # %% ../nbs/04a_ledger.ipynb #e7467699
@@ -166,8 +166,7 @@ def variant_rows(records: Iterable[dict],  # of training runs on one data set
         s = record["settings"]
         if s["profile"] != profile or s["dropout"] is not None or s["eps"] is not None or s.get("tools"): continue
         groups.setdefault((s["arch"], s["method"]["label"]), {}).setdefault(s["method"]["variant"], {})[s["seed"]] = record
-    first = {label: k for k, label in enumerate(ORDER)}
-    return dict(sorted(groups.items(), key=lambda item: (item[0][0], first.get(item[0][1].split("(")[0], len(first)), item[0][1])))
+    return dict(sorted(groups.items(), key=lambda item: (item[0][0], label_order(item[0][1]))))
 
 
 COLUMNS = {"test accuracy": ("test_acc",), "under PGD-10": ("adv_test_acc", "pgd"), "under MT": ("adv_test_acc", "mt"), "Lipschitz, Eq. (3)": ("test_lipschitz",),
@@ -182,18 +181,23 @@ def metric(record: dict, path: Sequence[str]) -> float:
 
 # %% ../nbs/04a_ledger.ipynb #3c8c907f
 @dataclass(frozen=True)
-class Comparison:
-    "One method and one column: the values of both variants, seed by seed."
-    arch: str
-    method: str
-    column: str
-    paper: tuple[float, ...]  # one per seed
-    released: tuple[float, ...]  # of the same seeds
+class Paired:
+    "One column of a table before and after a change, seed by seed."
+    column: str  # its name
+    before: tuple[float, ...]  # one value per seed
+    after: tuple[float, ...]  # of the same seeds
 
     @property
     def difference(self) -> Difference | None:
-        "Released minus paper; None with fewer than 2 common seeds."
-        return paired_difference(self.paper, self.released) if len(self.paper) > 1 else None
+        "After minus before; None with fewer than 2 common seeds."
+        return paired_difference(self.before, self.after) if len(self.before) > 1 else None
+
+
+@dataclass(frozen=True)
+class Comparison(Paired):
+    "The paper's variant of a method (before) and the released one (after)."
+    arch: str  # network
+    method: str  # its label
 
 
 def compare(groups: dict,  # of `variant_rows`
@@ -204,5 +208,5 @@ def compare(groups: dict,  # of `variant_rows`
         seeds = sorted(set(variants.get("paper", {})) & set(variants.get("released", {})))
         for column, path in COLUMNS.items():
             paper, released = (tuple(metric(variants[v][seed], path) for seed in seeds) for v in ("paper", "released")) if seeds else ((), ())
-            if seeds and not any(map(math.isnan, (*paper, *released))): found.append(Comparison(arch, label, column, paper, released))
+            if seeds and not any(map(math.isnan, (*paper, *released))): found.append(Comparison(column, paper, released, arch, label))
     return found

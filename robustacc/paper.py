@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'DATASET_NAMES', 'ORDER', 'MISPRINTS', 'ROW_TABLES', 'DROPOUT_TABLES', 'table', 'method_label',
-           'published_label', 'published_row', 'separation_row']
+           'published_label', 'label_order', 'published_row', 'separation_row']
 
 # %% ../nbs/00b_paper.ipynb #4c176745
 import csv
@@ -50,6 +50,13 @@ def published_label(printed: str,  # a label as it is printed
                     ) -> str:  # the same row in the package's spelling
     "The package's label for a printed one, with the known misprint put right."
     return MISPRINTS.get(printed, printed)
+
+
+def label_order(label: str,  # of a row, such as "TRADES(beta=6)"
+                ) -> tuple[int, str]:  # to sort by: the method's place in every table, then the label; other methods come last
+    "Where a row stands in the paper's tables."
+    name = label.split("(")[0]
+    return ORDER.index(name) if name in ORDER else len(ORDER), label
 
 # %% ../nbs/00b_paper.ipynb #6d115849
 ROW_TABLES = {"pgd": (2, 3), "mt": (9, 10, 11, 12, 13)}

@@ -9,9 +9,9 @@ __all__ = ['row_key', 'row_label', 'results_table']
 from collections.abc import Iterable
 
 from .data import DATASETS
-from .paper import ORDER, separation_row, table
+from .paper import ORDER, label_order, separation_row, table
 from .records import find_records
-from .train import COLUMNS, PROFILES, beside_paper
+from .train import COLUMNS, PROFILES, beside_paper, tool_labels
 
 # %% ../nbs/09_results.ipynb #f92f2e50
 def row_key(record: dict) -> tuple:
@@ -19,7 +19,7 @@ def row_key(record: dict) -> tuple:
     s = record["settings"]
     label = s["method"]["label"]
     strength = float(label.split("=")[1].rstrip(")")) if "=" in label else 0.
-    return (list(PROFILES).index(s["profile"]), s["arch"], ORDER.index(label.split("(")[0]), strength, s["method"]["variant"],
+    return (list(PROFILES).index(s["profile"]), s["arch"], label_order(label)[0], strength, s["method"]["variant"],
             s["dropout"] is not None, s["dropout"] or 0, str(s.get("tools") or ""), s["seed"])
 
 
@@ -28,7 +28,7 @@ def row_label(record: dict) -> str:
     s = record["settings"]
     extras = [s["method"]["variant"]] if s["method"]["variant"] != "paper" else []
     extras += [f"dropout {s['dropout']:g}"] if s["dropout"] is not None else []
-    extras += [f"{name.replace('_', ' ')} {value}" for name, value in (s.get("tools") or {}).items()]
+    extras += tool_labels(s.get("tools"))
     return s["method"]["label"] + (f", {', '.join(extras)}" if extras else "")
 
 # %% ../nbs/09_results.ipynb #ed29f57e

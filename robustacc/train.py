@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['SMALL', 'PROFILES', 'PAPER_LR', 'AUGMENTS', 'NO_FLIP', 'SHORT', 'COLUMNS', 'Recipe', 'find_recipe', 'Tools',
-           'find_augment', 'augmented', 'hold_out', 'averaging', 'option', 'Settings', 'Plan', 'row_name',
-           'find_device', 'find_dtype', 'plan', 'each_row', 'DivergedError', 'make_optimiser', 'learning_rate',
-           'train_epoch', 'Best', 'fit', 'wilson', 'balanced', 'evaluate', 'summarise', 'save_outcomes', 'prepare',
-           'fit_and_evaluate', 'run', 'beside_paper', 'main']
+           'tool_labels', 'find_augment', 'augmented', 'hold_out', 'averaging', 'option', 'Settings', 'Plan',
+           'row_name', 'find_device', 'find_dtype', 'plan', 'each_row', 'DivergedError', 'make_optimiser',
+           'learning_rate', 'train_epoch', 'Best', 'fit', 'wilson', 'balanced', 'evaluate', 'summarise',
+           'save_outcomes', 'prepare', 'fit_and_evaluate', 'run', 'beside_paper', 'main']
 
 # %% ../nbs/05_train.ipynb #12c3aa40
 import io
@@ -96,6 +96,12 @@ class Tools:
     def on(self) -> dict:
         "The tools in use, in the order of `SHORT`."
         return {name: getattr(self, name) for name in SHORT if getattr(self, name) is not None}
+
+
+def tool_labels(tools: Mapping | None,  # `settings["tools"]` of a record
+                ) -> list[str]:  # such as ["ema 0.999"]
+    "The tools of a row as a table names them."
+    return [f"{name.replace('_', ' ')} {value}" for name, value in (tools or {}).items()]
 
 
 def find_augment(augment: str | None, dataset: str) -> str | None:
