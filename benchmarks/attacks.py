@@ -1,20 +1,22 @@
-"""Robust accuracy beside its peers, in one run: PGD-10 and the multi-targeted attack against foolbox, ART and torchattacks.
+"""Robust accuracy beside its peers: PGD-10 and the multi-targeted attack against foolbox, ART and torchattacks.
 
-    python benchmarks/attacks.py                                  # CNN1 and CNN2 on MNIST, WRN-40-10 on CIFAR-10
+    python benchmarks/attacks.py                                  # CNN1 and CNN2 on MNIST, WRN-40-10 on noise of CIFAR-10's size
     python benchmarks/attacks.py --dataset digits --out /tmp/bench --networks CNN2
 
 The question is always the same: which of these images survive? Everybody answers it with the same network, images, radius, number and
 size of steps and, for the multi-targeted attack, the same margin loss; peers may not stop early, since they do not. The networks are
 rows of the smoke or quick profile (trained here if `--runs` lacks them); WRN-40-10 is untrained, its labels are its own predictions,
-and the radius makes it hold or fall. Finished rows are kept in attacks.json and not measured again unless it is deleted. Rows are skipped where a library is missing (torchattacks asks for an old requests:
-`pip install --no-deps torchattacks`). Times are CPU seconds of one thread, the least of the repetitions, taken in turns.
-Writes attacks.md and attacks.json.
+and the radius makes it hold or fall. A row measures everybody side by side, in turns: CPU seconds of one thread, the least of the
+repetitions. Finished rows are kept in attacks.json; a later call measures again only what has other settings now (data, radius,
+images, repetitions, versions, machine); delete the file after a change of the package's code. A library that is missing is left out
+(torchattacks asks for an old requests: `pip install --no-deps torchattacks`). Writes attacks.md and attacks.json.
 """
 import argparse
 import json
 import sys
 import time
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +127,7 @@ def measure(question: str, model: nn.Module, x: Tensor, y: Tensor, eps: float, r
             accuracy[name] = 100 * float(survived.mean())
             print(f"  {question} {name}: {seconds[name][-1]:.2f} s, {accuracy[name]:.2f}%", file=sys.stderr, flush=True)
     fastest = min((min(seconds[name]), name) for name in seconds if name in PEERS) if set(seconds) & set(PEERS) else (None, None)
-    return {"seconds": {name: min(values) for name, values in seconds.items()}, "accuracy": accuracy, "fastest_peer": fastest[1], "n": len(x),
+    return {"seconds": {name: min(values) for name, values in seconds.items()}, "accuracy": accuracy, "fastest_peer": fastest[1],
             "ratio": min(seconds["robustacc"]) / fastest[0] if fastest[0] else None}
 
 
@@ -151,12 +153,12 @@ def trained(dataset: str, arch: str, method: str, runs: str) -> nn.Module:
 
 
 def cases(arch: str, options) -> list[tuple[str, nn.Module, Tensor, Tensor, float]]:
-    "A robust and an undefended case of a network: name, network, images, labels, radius."
+    "Robust and undefended cases of a network: kind, network, images, labels, radius."
     if arch.startswith("CNN"):
         data = load(options.dataset)
         x, y = to_float(data.test.images[:options.images]), torch.as_tensor(data.test.labels[:options.images])
         networks = {method: trained(options.dataset, arch, method, options.runs) for method in ("at", "natural")}
-        return [(f"{kind}, eps {eps:g}", networks[method], x, y, eps) for kind, method, eps in
+        return [(kind, networks[method], x, y, eps) for kind, method, eps in
                 (("robust", "at", data.eps), ("undefended", "natural", data.eps), ("undefended", "natural", .3))]
     torch.manual_seed(0)
     model, x = build(arch, in_shape=(3, 32, 32), n_classes=10).eval(), torch.rand(options.wide_images, 3, 32, 32)
@@ -165,27 +167,31 @@ def cases(arch: str, options) -> list[tuple[str, nn.Module, Tensor, Tensor, floa
     with torch.no_grad():
         last.bias -= model(torch.rand(8, 3, 32, 32)).mean(0)                 # else one class wins everywhere, at any radius
         y = model(x).argmax(1)
-    return [("robust, eps 1e-06", model, x, y, 1e-6), ("undefended, eps 0.3", model, x, y, .3)]
+    return [("robust", model, x, y, 1e-6), ("undefended", model, x, y, .3)]
 
 
 def as_markdown(report: dict) -> str:
-    machine = report["environment"]
+    rows = report["rows"]
+    machines = sorted({f"{r['environment']['processor']}, one thread, Python {r['environment']['python']}, torch {r['environment']['torch']}; peers: {r['settings']['peers']}"
+                       for r in rows})
     lines = ["# Attacks beside their peers", "",
-             f"{machine['processor']}, one thread, Python {machine['python']}, torch {machine['torch']}; peers: {report['peers']}. CPU seconds for the whole question "
-             f"(who survives?), all in one run, {BATCH} images at a time; `benchmarks/attacks.py` makes this file. PGD-10: ten steps of eps/5 from a random start; "
+             f"{'; '.join(machines)}. CPU seconds for the whole question (who survives?), each row side by side in turns, {BATCH} images at a time; "
+             "`benchmarks/attacks.py` makes this file. PGD-10: ten steps of eps/5 from a random start; "
              "MT-20: twenty steps of eps/10 on the margin towards each wrong class (peers: one targeted PGD per class, without early removal, which they do not have). "
              "In brackets: accuracy left, in percent. `ratio`: robustacc over the fastest peer.", "",
-             "| network | case | question | images | robustacc | final iterate | bfloat16 | foolbox | torchattacks | ART | ratio | target | met |",
-             "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|"]
-    for row in report["rows"]:
+             "| network | data | case | question | images | robustacc | final iterate | bfloat16 | foolbox | torchattacks | ART | ratio | target | met |",
+             "|---|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|"]
+    for row in rows:
+        s = row["settings"]
         cells = [f"{row['seconds'][k]:.2f} ({row['accuracy'][k]:.1f})" if k in row["seconds"] else "-"
                  for k in ("robustacc", "robustacc, final iterate", "robustacc, bfloat16", *PEERS)]
-        lines.append(f"| {row['network']} | {row['case']} | {row['question']} | {row['n']} | " + " | ".join(cells) +
-                     f" | {row['ratio']:.2f} | {row['target']} | {'yes' if row['ratio'] <= row['target'] else 'no'} |")
+        ratio = ["-", "-"] if row["ratio"] is None else [f"{row['ratio']:.2f}", "yes" if row["ratio"] <= row["target"] else "no"]
+        lines.append(f"| {s['network']} | {s['data']} | {s['case']}, eps {s['eps']:g} | {s['question']} | {s['images']} | " + " | ".join(cells) +
+                     f" | {ratio[0]} | {row['target']} | {ratio[1]} |")
     lines += ["", "Where the time of PGD-10 goes on the robust network (percent of CPU time):", "",
-              "| network | " + " | ".join(next(iter(report["profile"].values()))) + " |", "|---|---:|---:|---:|---:|"]
-    lines += [f"| {arch} | " + " | ".join(f"{share:.0f}" for share in shares.values()) + " |" for arch, shares in report["profile"].items()]
-    return "\n".join(lines + ["", *report["remarks"], ""])
+              "| network | " + " | ".join(next(r["shares"] for r in rows if "shares" in r)) + " |", "|---|---:|---:|---:|---:|"]
+    lines += [f"| {r['settings']['network']} | " + " | ".join(f"{share:.0f}" for share in r["shares"].values()) + " |" for r in rows if "shares" in r]
+    return "\n".join(lines + ["", *remarks(rows), ""])
 
 
 def versions() -> str:
@@ -201,11 +207,23 @@ def remarks(rows: list[dict]) -> list[str]:
     "What differs by more than .2 points from the peers' mean, and by how much; nothing is hidden."
     found = []
     for row in rows:
-        peers = [row["accuracy"][p] for p in PEERS if p in row["accuracy"]]
+        s, peers = row["settings"], [row["accuracy"][p] for p in PEERS if p in row["accuracy"]]
         if peers and abs(row["accuracy"]["robustacc"] - np.mean(peers)) > .2:
-            found.append(f"- {row['network']}, {row['case']}, {row['question']}: {row['accuracy']['robustacc']:.2f}% here and "
-                         f"{min(peers):.2f} to {max(peers):.2f}% there; one image is {100 / row['n']:.2f} points.")
+            found.append(f"- {s['network']}, {s['case']}, eps {s['eps']:g}, {s['question']}: {row['accuracy']['robustacc']:.2f}% here and "
+                         f"{min(peers):.2f} to {max(peers):.2f}% there; one image is {100 / s['images']:.2f} points.")
     return ["Accuracies further than .2 points from the peers' mean:", "", *found] if found else ["All accuracies are within .2 points of the peers' mean."]
+
+
+def fingerprint(model: nn.Module, x: Tensor, y: Tensor) -> str:
+    "What is attacked: a checksum of the weights, images and labels."
+    found = sha256()
+    for t in (*model.state_dict().values(), x, y): found.update(t.contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def measured(rows: list[dict], settings: dict) -> dict | None:
+    "The row that was measured with these settings on this machine, if there is one."
+    return next((r for r in rows if r["settings"] == settings and r["environment"] == environment()), None)
 
 
 def main() -> None:
@@ -220,23 +238,25 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     kept = options.out / "attacks.json"
-    report = json.loads(kept.read_text()) if kept.exists() else {"rows": [], "profile": {}}
-    report |= {"environment": environment(), "source": source("benchmarks/attacks.py"), "peers": versions(), "batch": BATCH}
+    report = json.loads(kept.read_text()) if kept.exists() else {"rows": []}
     for arch in options.networks:
+        cnn = arch.startswith("CNN")
         for case, model, x, y, eps in cases(arch, options):
             for p in model.parameters(): p.requires_grad_(True)
             for question in QUESTIONS:
-                if any((r["network"], r["case"], r["question"]) == (arch, case, question) for r in report["rows"]): continue
-                n = len(x) if question == "PGD-10" else max(1, len(x) // (8 if arch.startswith("CNN") else 4))
-                repeats = options.repeats if arch.startswith("CNN") else 1 + (question == "PGD-10")
-                print(f"{arch} {case} {question}, {n} images", file=sys.stderr)
-                kind = case.split(",")[0]
-                target = TARGETS.get((question, kind, arch), TARGETS[question, kind, None])
-                report["rows"].append({"network": arch, "case": case, "question": question, "eps": eps, "target": target, "commit": source()["commit"],
-                                       **measure(question, model, x[:n], y[:n], eps, repeats)})
+                n = len(x) if question == "PGD-10" else max(1, len(x) // (8 if cnn else 4))
+                settings = {"network": arch, "data": options.dataset if cnn else "noise", "case": case, "eps": eps, "question": question, "images": n,
+                            "repeats": options.repeats if cnn else 1 + (question == "PGD-10"), "batch": BATCH, "seed": 0, "peers": versions(),
+                            "sha256": fingerprint(model, x[:n], y[:n])}
+                row = measured(report["rows"], settings)
+                if row is None:
+                    print(f"{arch} {case} {question}, {n} images", file=sys.stderr)
+                    row = {"settings": settings, "target": TARGETS.get((question, case, arch), TARGETS[question, case, None]), "environment": environment(),
+                           "source": source("benchmarks/attacks.py"), **measure(question, model, x[:n], y[:n], eps, settings["repeats"])}
+                    if (case, question) == ("robust", "PGD-10"): row["shares"] = where_the_time_goes(model, x[:BATCH], y[:BATCH], eps)
+                same = ("network", "data", "case", "eps", "question")
+                report["rows"] = [r for r in report["rows"] if any(r["settings"][k] != settings[k] for k in same)] + [row]
                 atomic_write(kept, json.dumps(report, indent=1) + "\n")
-            if case.startswith("robust") and arch not in report["profile"]: report["profile"][arch] = where_the_time_goes(model, x[:BATCH], y[:BATCH], eps)
-    report["remarks"] = remarks(report["rows"])
     atomic_write(kept, json.dumps(report, indent=1) + "\n")
     atomic_write(options.out / "attacks.md", as_markdown(report))
     print(as_markdown(report))

@@ -23,10 +23,10 @@ def test_every_row_is_planned(root, tmp_path, profile, rows):
 
 
 @pytest.mark.parametrize("study,profile,rows,pages", [("ledger", "smoke", 36, 1), ("ledger", "quick", 52, 1), ("ledger", "paper", 100, 1),
-                                                      ("dropout", "smoke", 40, 1), ("dropout", "quick", 68, 1), ("dropout", "paper", 142, 2)])
+                                                      ("dropout", "smoke", 50, 1), ("dropout", "quick", 68, 1), ("dropout", "paper", 142, 2)])
 def test_a_study_adds_its_rows_and_its_pages(root, tmp_path, study, profile, rows, pages):
     """The ledger: three seeds of natural (one is a row already) and of four methods in two variants (four are rows already), 22 more in smoke.
-    Dropout: four methods with and without it and AT released, 27 rows of which 6 are there, and 5 tools, 26 more in smoke."""
+    Dropout: four methods with and without it and AT released, 27 rows of which 6 are there, and 5 tools with three seeds each, 36 more in smoke."""
     done = snakemake(root, "--dry-run", profile=profile, study=study, runs=tmp_path / "runs")
     assert done.returncode == 0, done.stderr[-2000:]
     counts = {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith(("train ", "study ", "staircase "))}
