@@ -33,7 +33,15 @@ def test_a_study_adds_its_rows_and_its_pages(root, tmp_path, study, profile, row
     assert counts == {"train": rows, "study": pages, "staircase": 1}
 
 
+@pytest.mark.parametrize("profile,rows,pages", [("smoke", 14, 1), ("quick", 30, 1), ("paper", 60, 3)])
+def test_the_proof_of_concept_is_a_page_without_rows(root, tmp_path, profile, rows, pages):
+    done = snakemake(root, "--dry-run", profile=profile, study="proof", runs=tmp_path / "runs")
+    assert done.returncode == 0, done.stderr[-2000:]
+    counts = {line.split()[0]: int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith(("train ", "study ", "proof "))}
+    assert counts == {"train": rows, "proof": pages}
+
+
 def test_unknown_names_are_refused(root, tmp_path):
-    for message, given in (("Allowed: ledger, dropout", dict(profile="smoke", study="dropotu")), ("Allowed: smoke, quick, paper", dict(profile="fast")), ("Allowed: digits", dict(profile="smoke", datasets="mnist"))):
+    for message, given in (("Allowed: ledger, dropout, proof", dict(profile="smoke", study="dropotu")), ("Allowed: smoke, quick, paper", dict(profile="fast")), ("Allowed: digits", dict(profile="smoke", datasets="mnist"))):
         done = snakemake(root, "--dry-run", runs=tmp_path, **given)
         assert done.returncode != 0 and message in done.stdout + done.stderr
