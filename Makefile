@@ -5,8 +5,12 @@ CORES    ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 PROFILE  ?= smoke
 DATASETS ?=
 STUDY    ?=
+SEEDS    ?=
 RUNS     ?= _runs
 BIN      := .venv/bin
+
+# glibc: freed memory is kept for the next training step, instead of going back to the system and coming again page by page
+KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=134217728
 
 .PHONY: reproduce test test-all site lab clean
 .DEFAULT_GOAL := reproduce
@@ -20,8 +24,8 @@ BIN      := .venv/bin
 	touch $@
 
 reproduce: .venv/.installed  ## train and measure the rows of a profile, then build the site
-	$(BIN)/python -m snakemake --snakefile workflow/Snakefile --workflow-profile workflow/profiles/default \
-	  --cores $(CORES) --config profile=$(PROFILE) datasets="$(DATASETS)" study="$(STUDY)" runs="$(RUNS)"
+	$(KEEP_MEMORY) $(BIN)/python -m snakemake --snakefile workflow/Snakefile --workflow-profile workflow/profiles/default \
+	  --cores $(CORES) --config profile=$(PROFILE) datasets="$(DATASETS)" study="$(STUDY)" seeds="$(SEEDS)" runs="$(RUNS)"
 	@echo
 	@echo "The results site is built. Open file://$(CURDIR)/_docs/index.html"
 

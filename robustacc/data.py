@@ -611,10 +611,12 @@ def batches(
     seed: int | None = None,  # None: in order, not augmented; else shuffled
     epoch: int = 0,  # decides, with the seed, order and crops
     augment: Augment | None = None,  # crops and mirror images, where there is a seed
+    start: int = 0,  # skip so many batches, without making them
 ) -> Iterator[Batch]:
     "Every example once, in batches on the device."
     _check_count("batch_size", batch_size, 1)
     _check_count("epoch", epoch, 0)
+    _check_count("start", start, 0)
     if seed is not None: _check_count("seed", seed, 0)
     order, draws = (np.arange(len(split)), None) if seed is None else _draws(len(split), seed, epoch)
     def batch(index: np.ndarray) -> Batch:
@@ -625,4 +627,4 @@ def batches(
             images = cut_out(torch.as_tensor(images, device=device), draws[index, 3:], augment.cutout)
         labels, index = (torch.from_numpy(part).to(device) for part in (split.labels[index], index))
         return Batch(to_float(images, device=device), labels, index)
-    return (batch(order[at:at + batch_size]) for at in range(0, len(order), batch_size))
+    return (batch(order[at:at + batch_size]) for at in range(start * batch_size, len(order), batch_size))

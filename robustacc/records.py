@@ -32,22 +32,25 @@ from .networks import build
 def atomic_write(path: str | Path,  # destination; missing parent folders are made
                  content: str | bytes | Callable,  # the content, or a function that writes it to the path it is given
                  ) -> Path:  # `path`, in place
-    "Write a file so that it exists complete or not at all; `OSError` names a folder that cannot be written."
+    "Write a file so that it exists complete or not at all; `OSError` names the folder or file that cannot be written, and its size."
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
     except OSError as error: raise OSError(error.errno, f"cannot write in the folder {path.parent}: {error.strerror}") from error
     os.close(handle)
+    content = content.encode() if isinstance(content, str) else content
     try:
         if callable(content): content(Path(name))
-        else: Path(name).write_bytes(content.encode() if isinstance(content, str) else content)
+        else: Path(name).write_bytes(content)
         with open(name, "rb+") as f: os.fsync(f.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        raise
+        if not isinstance(error, OSError) or error.errno is None or error.filename is not None: raise
+        size = "" if callable(content) else f" ({len(content):,} bytes)"
+        raise OSError(error.errno, f"cannot write {path}{size}: {error.strerror}") from error
     return path
 
 # %% ../nbs/00c_records.ipynb #f9c3ab90
@@ -243,6 +246,7 @@ def find_records(dataset: str,  # whose records
     found = {}
     for folder in map(results_folder, reversed(folders)):
         for path in sorted({*(folder / kind).glob(f"{dataset}.json"), *folder.glob(f"*/{dataset}/**/*.json")}):
+            if path.name.startswith("."): continue               # what a killed writer left
             record = {**read_record(path), "file": str(path.relative_to(folder)), "folder": str(folder)}
             if record["kind"] == kind: found[published_name(record, path.relative_to(folder))] = record
     return [found[name] for name in sorted(found)]
