@@ -191,7 +191,19 @@ def as_markdown(report: dict) -> str:
     lines += ["", "Where the time of PGD-10 goes on the robust network (percent of CPU time):", "",
               "| network | " + " | ".join(next(r["shares"] for r in rows if "shares" in r)) + " |", "|---|---:|---:|---:|---:|"]
     lines += [f"| {r['settings']['network']} | " + " | ".join(f"{share:.0f}" for share in r["shares"].values()) + " |" for r in rows if "shares" in r]
-    return "\n".join(lines + ["", *remarks(rows), ""])
+    return "\n".join(lines + ["", *missed(rows), *remarks(rows), ""])
+
+
+def missed(rows: list[dict]) -> list[str]:
+    "Why a target was missed."
+    found, shares = [], {r["settings"]["network"]: r["shares"]["convolution"] for r in rows if "shares" in r}
+    for row in rows:
+        s = row["settings"]
+        if row["ratio"] is None or row["ratio"] <= row["target"]: continue
+        why = (f"{row['accuracy']['robustacc']:.0f}% of the images survive at this radius, and a survivor costs all steps, here as anywhere; only those that fall are left out early"
+               if s["case"] == "undefended" else f"convolutions take {shares[s['network']]:.0f}% of the time, and they are the same for everybody")
+        found.append(f"- {s['network']}, {s['case']}, eps {s['eps']:g}, {s['question']}: {row['ratio']:.2f} instead of {row['target']}. {why[0].upper() + why[1:]}.")
+    return ["Targets that were missed:", "", *found, ""] if found else []
 
 
 def versions() -> str:
