@@ -225,7 +225,8 @@ main(["--images", sys.argv[1], "--labels-file", sys.argv[2], "--backend", sys.ar
 def test_ctrl_c_stops_it(tmp_path, backend):
     report = tmp_path / "a.json"
     process = subprocess.Popen([sys.executable, "-c", LONG, tmp_path / "x.npy", tmp_path / "y.npy", backend, report],
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # a job in the background is started to ignore it
     assert process.stdout.readline() == "ready\n"
     time.sleep(3)
     assert process.poll() is None, process.stderr.read()
