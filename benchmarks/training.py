@@ -38,7 +38,7 @@ from robustacc.data import Augment, Data, batches, load
 from robustacc.methods import make_method
 from robustacc.networks import ARCHS, build
 from robustacc.records import atomic_write, environment, source
-from robustacc.train import Recipe, find_device, find_dtype, train_epoch
+from robustacc.train import Recipe, Training, find_device, find_dtype, train_epoch
 
 # What glibc should do with freed memory: keep it, rather than give each large tensor back to the system and take (and clear) new pages
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_TOP_PAD_": str(2**27)}
@@ -194,8 +194,8 @@ class Run:
         if self.way.plain:
             return plain_epoch(self.model, self.data, self.method, self.optimiser, self.way, self.size, self.epoch, self.device, self.workers, self.seed)
         recipe = Recipe(1, 1e-3, batch_size=self.size, reduction="mean", channels_last=self.way.channels_last)
-        return train_epoch(self.net, self.data.train, make_method(self.method, dtype=self.way.dtype), self.optimiser, recipe, Threat(self.data.eps),
-                           seed=self.seed, epoch=self.epoch, device=self.device, augment=self.data.augment)
+        training = Training(self.net, self.optimiser, history=[{"train_acc": 0.}] * self.epoch)  # the epochs done so far, of which only the number counts
+        return train_epoch(training, self.data, make_method(self.method, dtype=self.way.dtype), recipe, Threat(self.data.eps), seed=self.seed, device=self.device)
 
     def __call__(self) -> tuple[float, float]:
         started = clock(self.device)
