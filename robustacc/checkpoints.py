@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .records import atomic_write, differences, _plain
+from .records import atomic_write, differences, as_json
 
 # %% ../nbs/04b_checkpoints.ipynb #a38dcf4d
 class CheckpointError(ValueError):
@@ -47,7 +47,7 @@ def save_checkpoint(path: str | Path,  # replaced in one step
                     ) -> None:
     "Write a checkpoint, whole or not at all; `OSError` says what could not be written and what is left."
     from safetensors.torch import save
-    path, text = Path(path), json.dumps(_plain({**meta, "settings": meta["settings"]}))
+    path, text = Path(path), json.dumps(as_json({**meta, "settings": meta["settings"]}))
     apart = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     try: atomic_write(path, save(apart, {"robustacc": text, "sha256": digest(apart, text)}))
     except OSError as error:

@@ -4,29 +4,33 @@
 
 # %% auto #0
 __all__ = ['TEST_LABELS', 'PROFILES', 'PATIENCE', 'WATCHED', 'relabelled', 'union', 'conflicts', 'disjoint', 'ceiling',
-           'Settings', 'Proof', 'plan', 'Watch', 'halfway', 'measure', 'summarise', 'run', 'stored', 'beside_paper',
-           'main']
+           'Settings', 'Proof', 'plan', 'Watch', 'halfway', 'measure', 'summarise', 'prove', 'run', 'stored',
+           'beside_paper', 'main']
 
 # %% ../nbs/08_proof_of_concept.ipynb #c30424ae
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
 from .attacks import PGD, MultiTargeted, Threat, correct, evaluate_robustness, robust
+from .checkpoints import clear_leftovers, digest, lock, piecewise, read_checkpoint
 from .data import DATASETS, Data, Split, load, to_float
 from .methods import make_method
 from .networks import build
 from .paper import DATASET_NAMES, table
+from .processes import find_team
 from .records import (check_values, check_writable, differences, environment, find_records, finished, results_folder,
                                save_weights, source, unknown_name, write_record)
 from .separation import Pairs, close_pairs, nearest_other, random_labels
-from .train import (SMALL, DivergedError, Plan, Recipe, _parse, find_device, find_dtype, fit, option, row_name, save_outcomes,
-                             wilson)
+from .train import (SMALL, DivergedError, Plan, Recipe, find_device, find_dtype, fit, keep_freed_memory, option, parse_option,
+                             row_name, save_outcomes, wilson)
 
 # %% ../nbs/08_proof_of_concept.ipynb #55adec31
 TEST_LABELS = ("true", "random")  # of the test images in training
@@ -173,16 +177,19 @@ def measure(model: nn.Module,  # images -> logits
             p: Proof,  # radius, restarts, how many for MT, seed and device
             *,
             truth: Split | None = None,  # the test set with true labels, in a control
+            checkpoint: str | Path | None = None,  # file to keep finished parts in, and to go on from; None: nothing is kept
             progress: bool = True,  # show bars
             ) -> dict[str, np.ndarray]:  # (n,) bool each: <part>_acc, adv_<part>_acc/pgd, adv_<part>_acc/mt
     "Per-example outcomes."
-    threat, common, outcomes = Threat(p.eps or data.eps), dict(seed=p.seed, device=p.device, progress=progress), {}
+    threat, common, pieces = Threat(p.eps or data.eps), dict(seed=p.seed, device=p.device, progress=progress), {}
     for part, split in {"train": data.train, "test": data.test, **({"true_test": truth} if truth else {})}.items():
-        found = evaluate_robustness(model, split.images, split.labels, PGD(restarts=p.restarts), threat, **common)
-        outcomes |= {f"{part}_acc": found.clean, f"adv_{part}_acc/pgd": found.worst}
+        pieces[f"{part}_acc"] = partial(correct, model, split.images, split.labels, device=p.device)
+        pieces[f"adv_{part}_acc/pgd"] = partial(robust, model, split.images, split.labels, PGD(restarts=p.restarts), threat, **common)
         if part == "true_test": continue
         few = split.take(min(p.recipe.mt or len(split), len(split)))
-        outcomes[f"adv_{part}_acc/mt"] = robust(model, few.images, few.labels, MultiTargeted(), threat, **common)
+        pieces[f"adv_{part}_acc/mt"] = partial(robust, model, few.images, few.labels, MultiTargeted(), threat, **common)
+    settings = {} if checkpoint is None else {"weights": digest(model.state_dict()), "data": data.summary(), "labels": data.test.sha256(), **p.settings}
+    outcomes = piecewise(pieces, checkpoint, settings)
     for name in ("{}_acc", "adv_{}_acc/pgd"):
         outcomes[name.format("union")] = np.concatenate([outcomes[name.format(part)] for part in ("train", "test")])
     return outcomes
@@ -211,16 +218,12 @@ def summarise(outcomes: dict[str, np.ndarray],  # of `measure`
             "counts": {key: len(right) for key, right in outcomes.items()}}
 
 # %% ../nbs/08_proof_of_concept.ipynb #22c4f893
-def run(settings: Settings = Settings(),  # what to run
-        *,
-        progress: bool = True,  # show bars
-        **changes,  # settings by name, such as test_labels="random"
-        ) -> dict:  # the record
-    "Fit training and test set together and measure, or return the record if it is finished."
-    p = plan(settings, **changes)
-    record = finished(p.path, p.settings)
-    if record: return record
-    check_writable(p.path.parent)
+def prove(p: Proof,  # a checked run whose lock is held
+          *,
+          progress: bool,  # show bars
+          ) -> dict:  # the record
+    "Fit training and test set together, measure, and write the files, the record last."
+    for file in (p.path.with_suffix(".npz"), p.path.with_suffix(".safetensors"), *p.kept.values()): clear_leftovers(file)
     given = load(p.dataset).take(train=p.recipe.train, test=p.recipe.test)
     data = relabelled(given, p.test_labels, p.seed)
     truth = given.test if p.test_labels == "random" else None
@@ -229,17 +232,36 @@ def run(settings: Settings = Settings(),  # what to run
     torch.manual_seed(p.seed)
     model, searched = build(p.arch, in_shape=data.in_shape, n_classes=data.n_classes, dropout=p.dropout), time.perf_counter()
     watch = Watch({"train": data.train, "test": data.test, **({"true_test": truth} if truth else {})})
-    history = fit(model, replace(data, train=both), p.method, recipe=p.recipe, eps=p.eps, seed=p.seed, device=p.device, best=watch, progress=progress)
-    trained = time.perf_counter()
-    outcomes = measure(model, data, p, truth=truth, progress=progress)
+    history = fit(model, replace(data, train=both), p.method, recipe=p.recipe, eps=p.eps, seed=p.seed, device=p.device, best=watch,
+                  checkpoint=p.kept["training"], progress=progress)
+    spent, trained = read_checkpoint(p.kept["training"])[1]["seconds"], time.perf_counter()
+    outcomes = measure(model, data, p, truth=truth, checkpoint=p.kept["last"], progress=progress)
     metrics = summarise(outcomes, pairs, halfway(model, both, pairs, device=p.device))
-    seconds = {"conflicts": searched - started, "fit": trained - searched, "evaluate": time.perf_counter() - trained}
+    seconds = {"conflicts": searched - started, "fit": spent, "evaluate": time.perf_counter() - trained}
     about = {**given.summary(), "eps": eps, "union": {"examples": len(both), "sha256": both.sha256()}}
     save_outcomes(outcomes, p.path.with_suffix(".npz"))
     save_weights(model, p.path.with_suffix(".safetensors"))
     where = {**environment(p.device), "inner_dtype": str(p.method.dtype or torch.float32)}
     return write_record(p.path, {"kind": "proof", "settings": p.settings, "history": history, "metrics": metrics, "data": about,
                                  "environment": where, "source": source("08_proof_of_concept.ipynb"), "seconds": seconds})
+
+# %% ../nbs/08_proof_of_concept.ipynb #742b09ec
+def run(settings: Settings = Settings(),  # what to run
+        *,
+        progress: bool = True,  # show bars
+        **changes,  # settings by name, such as test_labels="random"
+        ) -> dict:  # the record
+    "Fit training and test set together and measure, go on if that was interrupted, or return the record if it is finished."
+    p = plan(settings, **changes)
+    if find_team(p.device).size > 1: raise ValueError("the proof of concept runs in one process: start it without a launcher")
+    record = finished(p.path, p.settings)
+    if record is None:
+        check_writable(p.path.parent)
+        if p.device == "cpu": keep_freed_memory()
+        with lock(p.path): record = finished(p.path, p.settings) or prove(p, progress=progress)
+    for file in p.kept.values():
+        if file.exists(): file.unlink(missing_ok=True)
+    return record
 
 # %% ../nbs/08_proof_of_concept.ipynb #a8099da0
 def stored(settings: Settings = Settings(),  # whose record
@@ -273,8 +295,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = ArgumentParser(prog="python -m robustacc.proof", description="Robust training with access to the test set (Appendix B, Table 6).")
     for f in fields(Settings): parser.add_argument(f"--{f.name}", default=f.default, metavar="VALUE", help=f"{f.metadata['help']} (default: {f.default})")
     given = vars(parser.parse_args(arguments))
-    values = {f.name: _parse(v, f.type) if isinstance(v := given[f.name], str) else v for f in fields(Settings)}
+    values = {f.name: parse_option(v, f.type) if isinstance(v := given[f.name], str) else v for f in fields(Settings)}
     try: record = run(**values)
+    except KeyboardInterrupt:
+        print("stopped: the same command goes on from what is kept", file=sys.stderr)
+        sys.exit(130)
     except (ValueError, OSError, DivergedError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SCHEMA', 'RECORD_KEYS', 'ONCE', 'atomic_write', 'check_writable', 'checkout', 'results_folder', 'environment',
-           'source', 'RecordExistsError', 'differences', 'read_record', 'finished', 'write_record', 'unknown_name',
-           'check_values', 'notebook_parameters', 'check_parameters', 'published_name', 'find_records', 'save_weights',
-           'load_trained', 'clean_page', 'publish', 'main']
+           'source', 'RecordExistsError', 'as_json', 'differences', 'read_record', 'finished', 'write_record',
+           'unknown_name', 'check_values', 'notebook_parameters', 'check_parameters', 'published_name', 'find_records',
+           'save_weights', 'load_trained', 'clean_page', 'publish', 'main']
 
 # %% ../nbs/00c_records.ipynb #67652d8f
 import hashlib
@@ -115,12 +115,12 @@ class RecordExistsError(FileExistsError):
     "A finished run of other settings lies under the same name."
 
 
-def _plain(value):
+def as_json(value):
     "`value` with numpy and torch scalars and tuples turned into what JSON has; NaN and infinities become None."
-    if isinstance(value, Mapping): return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)): return [_plain(v) for v in value]
+    if isinstance(value, Mapping): return {str(k): as_json(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)): return [as_json(v) for v in value]
     if isinstance(value, Path): return str(value)
-    if hasattr(value, "tolist"): return _plain(value.tolist())
+    if hasattr(value, "tolist"): return as_json(value.tolist())
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -135,7 +135,7 @@ def differences(old: Mapping,  # settings of a finished run
                 new: Mapping,  # settings of the run that is asked for
                 ) -> list[str]:  # "name: old -> new", sorted; empty for equal settings
     "How two settings differ, for an error message; a setting that is absent counts as None, so that new options keep old records valid."
-    old, new = _flat(_plain(old)), _flat(_plain(new))
+    old, new = _flat(as_json(old)), _flat(as_json(new))
     return [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
 
 # %% ../nbs/00c_records.ipynb #567bf2d2
@@ -166,7 +166,7 @@ def write_record(path: str | Path,  # usually <results>/<profile>/<dataset>/....
                  record: Mapping,  # with the keys of `RECORD_KEYS`, `schema` apart, and any more
                  ) -> dict:  # the record as it will be read back
     "Write a finished run's record; an existing record is replaced only by a run of the same settings."
-    record = {**_plain(record), "schema": SCHEMA}
+    record = {**as_json(record), "schema": SCHEMA}
     missing = [key for key in RECORD_KEYS if key not in record]
     if missing: raise ValueError(f"a record needs {', '.join(RECORD_KEYS)}; this one lacks {', '.join(missing)}")
     finished(path, record["settings"])
