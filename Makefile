@@ -9,9 +9,6 @@ SEEDS    ?=
 RUNS     ?= _runs
 BIN      := .venv/bin
 
-# glibc: freed memory is kept for the next training step, instead of going back to the system and coming again page by page
-KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296 MALLOC_TOP_PAD_=134217728
-
 .PHONY: reproduce test test-all site lab clean
 .DEFAULT_GOAL := reproduce
 
@@ -24,7 +21,7 @@ KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=42949672
 	touch $@
 
 reproduce: .venv/.installed  ## train and measure the rows of a profile, then build the site
-	$(KEEP_MEMORY) $(BIN)/python -m snakemake --snakefile workflow/Snakefile --workflow-profile workflow/profiles/default \
+	$(BIN)/python -m snakemake --snakefile workflow/Snakefile --workflow-profile workflow/profiles/default \
 	  --cores $(CORES) --config profile=$(PROFILE) datasets="$(DATASETS)" study="$(STUDY)" seeds="$(SEEDS)" runs="$(RUNS)"
 	@echo
 	@echo "The results site is built. Open file://$(CURDIR)/_docs/index.html"

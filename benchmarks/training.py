@@ -15,9 +15,7 @@ missing. Writes training.md, training.json and training.png (where matplotlib is
 """
 import argparse
 import copy
-import ctypes
 import json
-import os
 import platform
 import resource
 import subprocess
@@ -38,11 +36,8 @@ from robustacc.data import Augment, Data, batches, load
 from robustacc.methods import make_method
 from robustacc.networks import ARCHS, build
 from robustacc.records import atomic_write, environment, source
-from robustacc.train import Recipe, Training, find_device, find_dtype, train_epoch
+from robustacc.train import Recipe, Training, find_device, find_dtype, keep_freed_memory, train_epoch
 
-# What glibc should do with freed memory: keep it, rather than give each large tensor back to the system and take (and clear) new pages
-ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**32), "MALLOC_TOP_PAD_": str(2**27)}
-MALLOPT = {-3: 2**30, -1: 2**31 - 1, -2: 2**27}  # the same (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD, M_TOP_PAD) by a call, from inside a process
 SEED = 0
 TARGETS = {"cpu": dict.fromkeys(("CNN1", "CNN2", "WRN-40-10"), 2.), "cuda": {"CNN1": 3., "CNN2": 3.}}
 
@@ -57,7 +52,7 @@ class Way:
     dtype: torch.dtype | None = None  # of the inner attack
     compiled: bool = False  # torch.compile
     graphed: bool = False  # the network inside the attack as a CUDA graph
-    allocator: str = ""  # in a process of its own: "environment" has `ALLOCATOR`, "mallopt" calls it, "none" only is a process
+    keeping: bool = False  # `keep_freed_memory`, as `robustacc.train.run` does; in a process of its own
     only: str | None = None  # kind of device it is for
 
 
@@ -70,9 +65,8 @@ WAYS = {
     "robustacc, channels first": Way(),
     "robustacc": Way(channels_last=True),
     "robustacc, bfloat16": Way(channels_last=True, dtype=torch.bfloat16),
-    "robustacc, other process": Way(channels_last=True, allocator="none", only="cpu"),
-    "robustacc, allocator by environment": Way(channels_last=True, allocator="environment", only="cpu"),
-    "robustacc, allocator by mallopt": Way(channels_last=True, allocator="mallopt", only="cpu"),
+    "robustacc, keeping memory": Way(channels_last=True, keeping=True, only="cpu"),
+    "robustacc, bfloat16, keeping memory": Way(channels_last=True, dtype=torch.bfloat16, keeping=True, only="cpu"),
     "robustacc, compiled": Way(channels_last=True, compiled=True),
     "robustacc, CUDA graph": Way(channels_last=True, graphed=True, only="cuda"),
     "robustacc, CUDA graph, bfloat16": Way(channels_last=True, graphed=True, dtype=torch.bfloat16, only="cuda")}
@@ -207,13 +201,12 @@ class Run:
 
 
 class Elsewhere:
-    "As `Run`, in a process of its own, where memory is handled in another way; each call starts one."
+    "As `Run`, in a process of its own, since what it does to memory lasts; each call starts one."
 
     def __init__(self, **key): self.key = key
 
     def __call__(self) -> tuple[float, float]:
-        more = ALLOCATOR if self.key["allocator"] == "environment" else {}
-        done = subprocess.run([sys.executable, __file__, "--child", json.dumps(self.key)], env={**os.environ, **more}, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, __file__, "--child", json.dumps(self.key)], capture_output=True, text=True)
         if done.returncode: raise RuntimeError(done.stderr.strip().splitlines()[-1])
         return tuple(json.loads(done.stdout.splitlines()[-1]))
 
@@ -240,9 +233,9 @@ def data_of(network: str, size: int, n_batches: int) -> Data:
     return made_up((1, 28, 28) if network.startswith("CNN") else (3, 32, 32), max(10, size * n_batches)).take(train=size * n_batches)
 
 
-def ready(way: Way, s: dict) -> Callable:
-    "A run, warmed up by an epoch of one batch."
-    if way.allocator: return Elsewhere(plain=way.plain, allocator=way.allocator, **{k: s[k] for k in ("network", "method", "size", "batches", "threads")})
+def ready(way: Way, s: dict, apart: bool = False) -> Callable:
+    "A run, warmed up by an epoch of one batch; one that keeps memory, and the plain loop beside it, in a process of its own."
+    if apart: return Elsewhere(way=next(name for name in WAYS if WAYS[name] is way), **{k: s[k] for k in ("network", "method", "size", "batches", "threads")})
     data = data_of(s["network"], s["size"], s["batches"])
     run = Run(way, s["network"], s["method"], data.take(train=s["size"]) if len(data.train) >= s["size"] else data, s["size"], s["device"], s["workers"])
     run(), run() if s["device"] != "cpu" else None
@@ -253,16 +246,17 @@ def ready(way: Way, s: dict) -> Callable:
 def child(key: str) -> None:
     "What a process of its own does: warm up, one epoch, print."
     s = json.loads(key)
-    if s["allocator"] == "mallopt" and not all(ctypes.CDLL(None).mallopt(*pair) for pair in MALLOPT.items()): raise RuntimeError("mallopt refused")
+    way = WAYS[s["way"]]
+    if way.keeping and not keep_freed_memory(): raise RuntimeError("mallopt refused")
     torch.set_num_threads(s["threads"])
-    print(json.dumps(ready(WAYS[PLAIN if s["plain"] else "robustacc"], {**s, "device": "cpu", "workers": 0})()))
+    print(json.dumps(ready(way, {**s, "device": "cpu", "workers": 0})()))
 
 
 def missing_way(name: str, device: str) -> str | None:
     "Why a way cannot be measured here, or None."
     way = WAYS[name]
     if way.only and way.only != device.split(":")[0]: return ""
-    if way.allocator and platform.libc_ver()[0] != "glibc": return "these variables are glibc's"
+    if way.keeping and platform.libc_ver()[0] != "glibc": return "the C library is not glibc"
     if way.attack == "torchattacks":
         try: import torchattacks
         except ImportError as error: return str(error)
@@ -285,16 +279,16 @@ def measure(s: dict, kept: list[dict], options, save: Callable) -> None:
         "None where torch.compile or a CUDA graph does not work here; that is written down."
         try: return work()
         except Exception as error:
-            if not (WAYS[name].compiled or WAYS[name].graphed or WAYS[name].allocator): raise
+            if not (WAYS[name].compiled or WAYS[name].graphed or WAYS[name].keeping): raise
             rows[name]["failed"] = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             print(f"  {name}: {rows[name]['failed']}", file=sys.stderr)
-    for name in (PLAIN, *rows): runs[name] = attempt(name, lambda: ready(WAYS[name], s))
-    if any(WAYS[name].allocator for name in rows): runs["apart"] = ready(Way(plain=True, allocator="none"), s)
+    for name in (PLAIN, *rows): runs[name] = attempt(name, lambda: ready(WAYS[name], s, WAYS[name].keeping))
+    if any(WAYS[name].keeping for name in rows): runs["apart"] = ready(WAYS[PLAIN], s, True)
     for turn in range(max(repeats - len(row["turns"]) for row in rows.values())):
         due = {name: row for name, row in rows.items() if len(row["turns"]) < repeats and "failed" not in row}
-        loops = {False: runs[PLAIN](), True: runs["apart"]() if any(WAYS[name].allocator for name in due) else None}
+        loops = {False: runs[PLAIN](), True: runs["apart"]() if any(WAYS[name].keeping for name in due) else None}
         for name, row in due.items():
-            plain, plain_loss = loops[bool(WAYS[name].allocator)]      # a process of its own is compared with one
+            plain, plain_loss = loops[WAYS[name].keeping]      # a process of its own is compared with one
             found = attempt(name, runs[name])
             if found: row["turns"].append({"seconds": found[0], "loss": found[1], "plain": plain, "plain_loss": plain_loss})
             if found: print(f"  {name}: {found[0]:.2f} s, plain {plain:.2f} s; loss {found[1]:.4f}, plain {plain_loss:.4f}", file=sys.stderr, flush=True)
@@ -356,7 +350,7 @@ def ratio(row: dict) -> float:
 
 def default_way(s: dict) -> str:
     "The line that a run of the smoke and quick profiles is."
-    return "robustacc, bfloat16" if find_dtype("auto", s["device"]) else "robustacc"
+    return "robustacc" + (", bfloat16" if find_dtype("auto", s["device"]) else "") + (", keeping memory" if s["device"] == "cpu" else "")
 
 
 def by_setting(rows: list[dict]) -> dict[tuple, list[dict]]:
@@ -378,7 +372,7 @@ def speed_lines(rows: list[dict], device: str) -> list[str]:
         if row is None or not row["turns"]: return "failed" if row else "-"
         return f"{case[2] * case[3] / min(t['seconds'] for t in row['turns']):,.3g} ({ratio(row):.2f})"
     def first(case):
-        rows = [r for (c, name), r in found.items() if c == case and name in WAYS and not WAYS[name].allocator and r["turns"]]
+        rows = [r for (c, name), r in found.items() if c == case and name in WAYS and not WAYS[name].keeping and r["turns"]]
         return f"{case[2] * case[3] / min(t['plain'] for r in rows for t in r['turns']):,.3g}" if rows else "-"
     lines = [f"Images per {second}; in brackets: times the plain loop, in the same turns.", "",
              "| | " + " | ".join(f"{network} {method.upper()}, {n} x {size}" for network, method, size, n in cases) + " |", "|---" + "|---:" * len(cases) + "|",
@@ -434,9 +428,9 @@ def profile_lines(profiles: dict[str, dict]) -> list[str]:
 
 def as_markdown(report: dict) -> str:
     lines = ["# Adversarial training beside the plain loop", "", f"`benchmarks/training.py` makes this file; torchattacks: {report['torchattacks']}. "
-             "Each line of robustacc is a switch; `robustacc` itself is float32 with channels last, and is the default where there is neither CUDA nor AMX; "
-             "with one of them the attack inside runs in bfloat16. `channels first` leaves the layout out. Lines with `process` or `allocator` run in a process of their own, one each turn: as it is, "
-             f"started with `{' '.join(f'{k}={v}' for k, v in ALLOCATOR.items())}`, or with the same limits set from inside by glibc's mallopt; the plain loop beside them runs in a process of its own too.", ""]
+             "Each line of robustacc is a switch; `robustacc` itself is float32 with channels last, `channels first` leaves the layout out. A run (`robustacc.train.run`) keeps "
+             "freed memory on a CPU, and where the machine multiplies bfloat16 faster the attack inside runs in it: that is the default in the second table. "
+             "Lines that keep memory run in a process of their own, a new one each turn, and the plain loop beside them does too.", ""]
     for (machine, threads, device, version), rows in by_setting(report["rows"]).items():
         where = f"{threads} thread{'s' * (threads > 1)}" if device == "cpu" else "wall seconds"
         lines += [f"## {machine}, {where}, torch {version}", "", *speed_lines(rows, device), ""]

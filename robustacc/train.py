@@ -241,8 +241,8 @@ def find_device(device: str) -> str:
 
 def find_dtype(inner_dtype: str, device: str) -> torch.dtype | None:
     "The lower precision of training attacks, or None for float32; auto takes bfloat16 where the hardware multiplies it faster."
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    fast = device.startswith("cuda") or amx()
+    def has(feature): return getattr(torch.cpu, f"_is_{feature}_supported", lambda: False)()
+    fast = device.startswith("cuda") or has("amx_tile") or has("avx512_bf16")
     return torch.bfloat16 if inner_dtype == "bfloat16" or inner_dtype == "auto" and fast else None
 
 # %% ../nbs/05_train.ipynb #6aee727e
