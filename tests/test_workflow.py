@@ -1,8 +1,12 @@
 """The workflow: what it plans, that it resumes, and that a failure loses nothing."""
+import importlib.util
+import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -97,3 +101,53 @@ def test_unknown_names_are_refused(root, tmp_path):
     for message, given in (("Allowed: ledger, dropout, proof", dict(profile="smoke", study="dropotu")), ("Allowed: smoke, quick, paper", dict(profile="fast")), ("Allowed: digits", dict(profile="smoke", datasets="mnist"))):
         done = snakemake(root, "--dry-run", runs=tmp_path, **given)
         assert done.returncode != 0 and message in done.stdout + done.stderr
+
+
+@pytest.fixture
+def rows(root):
+    "The script for many rows in one call, as a module."
+    spec = importlib.util.spec_from_file_location("rows", root / "workflow" / "rows.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_script_lists_what_the_workflow_plans_cheapest_first(rows):
+    assert len(rows.listed("paper", None, [], [0])) == 60 and len(rows.listed("quick", ["mnist"], ["dropout"], [0])) == 58
+    methods = [row["method"] for row in rows.listed("paper", ["mnist"], [], [0, 1])]
+    assert len(methods) == 40 and methods[:4] == ["natural"] * 4 and methods[-4:] == ["llr"] * 4
+
+
+def test_the_script_runs_so_many_rows_at_a_time_and_says_what_became_of_each(rows, monkeypatch, tmp_path, capsys):
+    """Six rows, two at a time, by stand-ins that write no record: two that end well, one that fails, and one that works until it is interrupted;
+    one more cannot begin, and a finished one is not started. The time is .2 minutes."""
+    scripts = {"natural": "", "gr": "import sys; sys.exit(2)", "at": "import sys, time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: sys.exit(130)"}
+    due = [dict(method=m, seed=k) for m, k in (("natural", 0), ("gr", 0), ("natural", 1), ("at", 0), ("at", 1), ("at", 2))]
+    atmost, alive = [], []
+
+    def start(row, results):
+        alive.append(subprocess.Popen([sys.executable, "-S", "-c", scripts[row["method"]]], preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler)))
+        atmost.append(sum(job.poll() is None for job in alive))
+        return alive[-1]
+    monkeypatch.setattr(rows, "start", start)
+    monkeypatch.setattr(rows, "finished", lambda path, settings: {} if "trades" in path.name else None)
+    became = rows.run([dict(method="trades"), *due], tmp_path, jobs=2, minutes=.2)
+    names = {word: [name.split("/")[-1] for name in some] for word, some in became.items()}
+    assert names.pop("finished")[0] == "trades-beta6-seed0" and max(atmost) == 2
+    assert names == {"failed": ["gr-seed0"], "stopped": ["at-seed0", "at-seed1"], "not begun": ["at-seed2"]}
+    assert "failed smoke/digits/CNN2/gr-seed0" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_script_goes_on_where_its_time_was_up(rows, root, tmp_path):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(dict(method="at", epochs=1)) + "\n" + json.dumps(dict(method="natural", epochs=0)) + "\n")
+    command = [sys.executable, root / "workflow" / "rows.py", tmp_path / "rows.jsonl", "--results", tmp_path / "runs"]
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode and "epochs 0: it must be a whole number of 1 or more" in refused.stderr
+    (tmp_path / "rows.jsonl").write_text(json.dumps(dict(method="at", epochs=1)) + "\n")
+    codes, begun = [], time.monotonic()
+    while (not codes or codes[-1] == 3) and time.monotonic() - begun < 900:
+        codes.append(subprocess.run([*command, "--minutes", ".8"], cwd=tmp_path, capture_output=True, text=True).returncode)
+    assert codes[0] == 3 and codes[-1] == 0
+    record = json.loads((tmp_path / "runs/smoke/digits/CNN2/at-seed0.json").read_text())
+    assert len(record["history"]) == 1 and [p.suffix for p in sorted((tmp_path / "runs/smoke/digits/CNN2").iterdir())] == [".json", ".npz", ".safetensors"]
