@@ -451,16 +451,17 @@ def plot(rows: list[dict], path: Path) -> None:
     (machine, threads, device, _), rows = list(groups.items())[-1]
     cases = list(dict.fromkeys((r["key"]["network"], r["key"]["method"]) for r in rows))
     ways = [name for name in WAYS if any(r["key"]["way"] == name for r in rows)]
-    figure, axis = plt.subplots(figsize=(9, 4))
+    figure, axis = plt.subplots(figsize=(9, .6 + .16 * len(ways) * (len(cases) + 1)))
     for i, case in enumerate(cases):
         some = {r["key"]["way"]: ratio(r) for r in rows if (r["key"]["network"], r["key"]["method"]) == case}
-        axis.bar(np.arange(len(ways)) + i / (len(cases) + 1), [some.get(way, 0) for way in ways], .9 / (len(cases) + 1), label=f"{case[0]} {case[1].upper()}")
-    axis.axhline(1, color="black", lw=.8), axis.axhline(2 if device == "cpu" else 3, color="black", lw=.8, ls=":")
-    axis.set_xticks(np.arange(len(ways)) + .35, [way.replace(", ", ",\n").replace(" with ", "\nwith ") for way in ways], fontsize=7)
-    axis.set(ylabel="times the plain loop", title=f"{machine}{f', threads: {threads}' if device == 'cpu' else ''}")
-    axis.legend(fontsize=7, ncols=2)
+        axis.barh(np.arange(len(ways)) + i / (len(cases) + 1), [some.get(way, 0) for way in ways], .9 / (len(cases) + 1), label=f"{case[0]} {case[1].upper()}")
+    axis.axvline(1, color="black", lw=.8), axis.axvline(2 if device == "cpu" else 3, color="black", lw=.8, ls=":")
+    axis.set_yticks(np.arange(len(ways)) + .5 * (len(cases) - 1) / (len(cases) + 1), ways, fontsize=8)
+    axis.invert_yaxis()
+    axis.set(xlabel="times the plain loop", title=f"{machine}{f', threads: {threads}' if device == 'cpu' else ''}")
+    axis.legend(fontsize=7)
     figure.tight_layout()
-    atomic_write(path, lambda target: figure.savefig(target, format="png", dpi=110))
+    atomic_write(path, lambda target: figure.savefig(target, format="png", dpi=150))
 
 
 def versions() -> str:
