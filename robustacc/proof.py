@@ -224,6 +224,7 @@ def prove(p: Proof,  # a checked run whose lock is held
           ) -> dict:  # the record
     "Fit training and test set together, measure, and write the files, the record last."
     for file in (p.path.with_suffix(".npz"), p.path.with_suffix(".safetensors"), *p.kept.values()): clear_leftovers(file)
+    if p.device == "cpu": keep_freed_memory()
     given = load(p.dataset).take(train=p.recipe.train, test=p.recipe.test)
     data = relabelled(given, p.test_labels, p.seed)
     truth = given.test if p.test_labels == "random" else None
@@ -253,11 +254,10 @@ def run(settings: Settings = Settings(),  # what to run
         ) -> dict:  # the record
     "Fit training and test set together and measure, go on if that was interrupted, or return the record if it is finished."
     p = plan(settings, **changes)
-    if find_team(p.device).size > 1: raise ValueError("the proof of concept runs in one process: start it without a launcher")
+    if (size := find_team(p.device).size) > 1: raise ValueError(f"{size} processes: the proof of concept runs in 1, start it without a launcher")
     record = finished(p.path, p.settings)
     if record is None:
         check_writable(p.path.parent)
-        if p.device == "cpu": keep_freed_memory()
         with lock(p.path): record = finished(p.path, p.settings) or prove(p, progress=progress)
     for file in p.kept.values():
         if file.exists(): file.unlink(missing_ok=True)

@@ -94,9 +94,9 @@ def against_paper(records: Iterable[dict],  # of training runs on one data set
         for c in COLUMNS:
             ours, printed = mean(pair[0][c] for pair in pairs), pairs[0][1][c]
             if printed is None: continue
-            counted = {"adv_test_acc": f"adv_test_acc/{attack}"}.get(c, c)
+            counted = f"{c}/{attack}" if c == "adv_test_acc" else c
             found[c] = {"ours": ours, "paper": printed, "difference": ours - printed}
-            if c in ACCURACIES: found[c]["half_width"] = half_width(printed, runs[0]["metrics"]["counts"].get(counted, 10_000))
+            if c in ACCURACIES: found[c]["half_width"] = half_width(printed, runs[0]["metrics"]["counts"][counted])
         rows.append(found)
     return rows
 

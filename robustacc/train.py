@@ -503,7 +503,10 @@ def look_back(epoch: int,  # that has ended, counted from 1
               *,
               best: Best | None,  # looks too
               callbacks: Sequence[Callable[[int, dict, nn.Module], None]],  # called with epoch, entry and network
-              threat: Threat, seed: int, device: str) -> dict:  # the whole entry
+              threat: Threat,  # as in training
+              seed: int,  # of the random starts of what looks
+              device: str,  # where the network is
+              ) -> dict:  # the whole entry: accuracies in percent
     "The entry of an epoch in the history."
     looked = best.look(net, epoch, threat, seed=seed, device=device) if best is not None else {}
     entry = {**entry, **watch(net, data, device), **looked}
@@ -683,7 +686,8 @@ def train_row(p: Plan,  # a checked run whose lock is held
     files = {suffix: p.path.with_suffix(suffix) for suffix in (".npz", ".safetensors")}
     if team.leads:
         for file in (*files.values(), *p.kept.values()): clear_leftovers(file)
-    lead(team, lambda: prepare(p) and None)                                     # a data set is downloaded once
+    if p.device == "cpu": keep_freed_memory()
+    if team.size > 1: lead(team, lambda: load(p.dataset) and None)              # a data set is downloaded once
     data, learned, held = prepare(p)
     torch.manual_seed(p.seed)
     model = build(p.arch, in_shape=data.in_shape, n_classes=data.n_classes, dropout=p.dropout)
@@ -713,9 +717,7 @@ def run(settings: Settings = Settings(),  # what to run
     if record is None:
         lead(team, lambda: check_writable(p.path.parent))
         with leading(team, lambda: lock(p.path)):
-            record = lead(team, lambda: finished(p.path, p.settings))
-            if p.device == "cpu": keep_freed_memory()
-            record = record or train_row(p, every=every, team=team, progress=progress, notebook=notebook)
+            record = lead(team, lambda: finished(p.path, p.settings)) or train_row(p, every=every, team=team, progress=progress, notebook=notebook)
     for file in p.kept.values() if team.leads else ():
         if file.exists(): file.unlink(missing_ok=True)
     return record

@@ -14,7 +14,6 @@ pytest.importorskip("accelerate")
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
           "--dynamo_backend", "no", "--main_process_port", "0"]
 FITS = """
-import sys
 from dataclasses import replace
 import torch
 from safetensors.torch import save_file
@@ -90,7 +89,6 @@ def test_two_processes_end_where_one_does(name, fits):
     losses = [found.pop("loss") for found in (alone, first)]
     assert torch.allclose(*losses, rtol=1e-5, atol=0), losses
     weights = [torch.cat([value.flatten() for _, value in sorted(found.items())]) for found in (alone, first)]
-    torch.manual_seed(0)
     assert (weights[1] - weights[0]).norm() / weights[0].norm() < (1e-4 if "adam" in name else 1e-5)      # Adam divides by what is small
 
 

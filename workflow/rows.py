@@ -19,17 +19,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
 
-from robustacc.records import finished, results_folder  # noqa: E402
+from robustacc.records import finished, results_folder, unknown_name  # noqa: E402
 from robustacc.train import each_row, plan  # noqa: E402
 
 PASSES = {"natural": 1, "gr": 4, "at": 11, "rst": 12, "trades": 13, "llr": 14}  # through the network and back for each example, about
 
 
 def listed(profile: str, datasets: list[str] | None, studies: list[str], seeds: list[int]) -> list[dict]:
-    "The rows of a profile's configuration, the cheapest first."
+    "The rows of a profile's configuration, the cheapest first; `ValueError` names an unknown data set or study."
     from yaml import safe_load
     config, rows = safe_load((ROOT / "workflow" / "config" / f"{profile}.yaml").read_text()), []
-    for part in (config["rows"], *(config.get("studies", {})[study] for study in studies)):
+    offered = config.get("studies", {})
+    for kind, names, there in (("data set", datasets or (), config["rows"]), ("study", studies, offered)):
+        for name in names:
+            if name not in there: raise unknown_name(f"{kind} of profile {profile!r}", name, list(there))
+    for part in (config["rows"], *(offered[study] for study in studies)):
         for dataset, some in part.items():
             if datasets and dataset not in datasets: continue
             rows += [{"dataset": dataset, "profile": profile, **row} for row in each_row({"seed": seeds, **row} for row in some)]
@@ -83,11 +87,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9., help="after which unfinished rows are interrupted (default: %(default)s)")
     options = parser.parse_args()
     if options.list == bool(options.rows): parser.error("give a file of rows, or --list")
-    if options.list:
-        for row in listed(options.profile, options.datasets, options.studies, options.seeds): print(json.dumps(row))
-        return
     if options.jobs < 1 or not options.minutes > 0: parser.error(f"jobs {options.jobs}, minutes {options.minutes}: jobs must be 1 or more, minutes above 0")
     try:
+        if options.list:
+            for row in listed(options.profile, options.datasets, options.studies, options.seeds): print(json.dumps(row))
+            return
         rows = [json.loads(line) for line in Path(options.rows).read_text().splitlines() if line.strip()]
         became = run(rows, results_folder(options.results), options.jobs, options.minutes)
     except (OSError, ValueError, TypeError) as error: sys.exit(f"error: {error}")
