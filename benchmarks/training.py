@@ -233,11 +233,11 @@ def data_of(network: str, size: int, n_batches: int) -> Data:
     return made_up((1, 28, 28) if network.startswith("CNN") else (3, 32, 32), max(10, size * n_batches)).take(train=size * n_batches)
 
 
-def ready(way: Way, s: dict, apart: bool = False) -> Callable:
+def ready(name: str, s: dict, apart: bool = False) -> Callable:
     "A run, warmed up by an epoch of one batch; one that keeps memory, and the plain loop beside it, in a process of its own."
-    if apart: return Elsewhere(way=next(name for name in WAYS if WAYS[name] is way), **{k: s[k] for k in ("network", "method", "size", "batches", "threads")})
+    if apart: return Elsewhere(way=name, **{k: s[k] for k in ("network", "method", "size", "batches", "threads")})
     data = data_of(s["network"], s["size"], s["batches"])
-    run = Run(way, s["network"], s["method"], data.take(train=s["size"]) if len(data.train) >= s["size"] else data, s["size"], s["device"], s["workers"])
+    run = Run(WAYS[name], s["network"], s["method"], data.take(train=s["size"]) if len(data.train) >= s["size"] else data, s["size"], s["device"], s["workers"])
     run(), run() if s["device"] != "cpu" else None
     run.data, run.epoch = data, 0
     return run
@@ -246,10 +246,9 @@ def ready(way: Way, s: dict, apart: bool = False) -> Callable:
 def child(key: str) -> None:
     "What a process of its own does: warm up, one epoch, print."
     s = json.loads(key)
-    way = WAYS[s["way"]]
-    if way.keeping and not keep_freed_memory(): raise RuntimeError("mallopt refused")
+    if WAYS[s["way"]].keeping and not keep_freed_memory(): raise RuntimeError("mallopt refused")
     torch.set_num_threads(s["threads"])
-    print(json.dumps(ready(way, {**s, "device": "cpu", "workers": 0})()))
+    print(json.dumps(ready(s["way"], {**s, "device": "cpu", "workers": 0})()))
 
 
 def missing_way(name: str, device: str) -> str | None:
@@ -282,8 +281,8 @@ def measure(s: dict, kept: list[dict], options, save: Callable) -> None:
             if not (WAYS[name].compiled or WAYS[name].graphed or WAYS[name].keeping): raise
             rows[name]["failed"] = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             print(f"  {name}: {rows[name]['failed']}", file=sys.stderr)
-    for name in (PLAIN, *rows): runs[name] = attempt(name, lambda: ready(WAYS[name], s, WAYS[name].keeping))
-    if any(WAYS[name].keeping for name in rows): runs["apart"] = ready(WAYS[PLAIN], s, True)
+    for name in (PLAIN, *rows): runs[name] = attempt(name, lambda: ready(name, s, WAYS[name].keeping))
+    if any(WAYS[name].keeping for name in rows): runs["apart"] = ready(PLAIN, s, True)
     for turn in range(max(repeats - len(row["turns"]) for row in rows.values())):
         due = {name: row for name, row in rows.items() if len(row["turns"]) < repeats and "failed" not in row}
         loops = {False: runs[PLAIN](), True: runs["apart"]() if any(WAYS[name].keeping for name in due) else None}
@@ -319,7 +318,7 @@ def where_the_time_goes(s: dict) -> dict[str, dict[str, float]]:
     from torch.profiler import ProfilerActivity, profile, record_function
     found, outside = {}, "outside torch (python, pictures)"
     for name in (PLAIN, "robustacc"):
-        run = ready(WAYS[name], s)
+        run = ready(name, s)
         seconds = min(run()[0] for _ in range(2))
         with profile(activities=[ProfilerActivity.CPU]) as watched, record_function("everything"): run()
         shares = dict.fromkeys([*KINDS, "other operations", outside], 0.)
