@@ -1,8 +1,11 @@
 """Attacks against three independent libraries, on a small network trained here on digits, plainly and adversarially.
 
-A test is skipped where its library is not installed. Where the algorithm is the same step by step, so are the iterates, to float
-tolerance; where it is the same up to random draws, accuracies are compared, on so many digits that .2 points can be told apart.
+A test is skipped where its library is not installed. Where the algorithm is the same step by step, so are the iterates: in float64, since
+an iterate that lands on a kink of a ReLU turns one way or the other by its last bit (ART computes in float32 only, so there a few images
+may differ). Where it is the same up to random draws, accuracies are compared, on so many digits that .2 points can be told apart.
 """
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +18,7 @@ from robustacc.data import load, to_float
 from robustacc.strong_attacks import APGD, APGDTargeted, Square
 
 EPS = .15
+PRECISION = {"art": torch.float32}  # of a library's iterates; float64 elsewhere
 
 
 def train(attack, n_classes=10, steps=250):
@@ -64,6 +68,12 @@ def thousand():
     return tuple(torch.cat([make(data.test), make(data.train)])[:1000] for make in (lambda s: to_float(s.images), lambda s: torch.as_tensor(s.labels)))
 
 
+def in_precision(dtype, net, x, y):
+    "The network, and those of the images that it classifies correctly, computing in `dtype`."
+    keep = correct(net, x, y)
+    return deepcopy(net).to(dtype), x[keep].to(dtype), y[keep]
+
+
 def peer_iterates(library, net, x, y, norm, steps, eps, step):
     "What PGD of a library makes of the images, from the images themselves."
     if library == "foolbox":
@@ -89,37 +99,38 @@ def peer_iterates(library, net, x, y, norm, steps, eps, step):
 @pytest.mark.parametrize("library", ["foolbox", "torchattacks", "art"])
 def test_the_iterates_of_pgd_are_the_same(nets, digits, library, steps, norm, eps):
     for name, net in nets.items():
-        x, y = digits
-        x, y = x[correct(net, x, y)], y[correct(net, x, y)]
+        net, x, y = in_precision(PRECISION.get(library, torch.float64), net, *digits)
         theirs = peer_iterates(library, net, x, y, norm, steps, eps, eps / 5)
         ours = PGD(steps=steps, start="none")(net, x, y, Threat(eps, norm))
         v = x.clone().requires_grad_(True)                     # some libraries add a constant to a gradient's length before dividing by it,
         length = torch.autograd.grad(cross_entropy(net(v), y).sum(), v)[0].flatten(1).norm(dim=1)      # or to a mean over the batch
         clear = length > 1e-2
         assert clear.float().mean() > .2
-        same = ((ours - theirs)[clear].abs() < 1e-5).float().mean().item()
         inside = (theirs - x).flatten(1).norm(dim=1).max() < .99 * eps   # ART clips to [0, 1] first and projects then: another l2 point
-        if library != "art" or norm == "inf" or inside: assert same >= .999, f"{name}: {same:.4%} of the pixels"
+        same_algorithm = library != "art" or norm == "inf" or inside
+        same = ((ours - theirs)[clear].abs() < 1e-5).flatten(1).all(1).float().mean().item()
+        if same_algorithm: assert same >= (.98 if library == "art" else .9999), f"{name}: {same:.2%} of the images"
         with torch.no_grad(): accuracy = [(net(v).argmax(1) == y).float().mean().item() for v in (ours, theirs)]
-        assert abs(accuracy[0] - accuracy[1]) * len(x) <= (1.01 if library == "art" and not inside else .002 * len(x)), f"{name}: {accuracy}"
+        assert abs(accuracy[0] - accuracy[1]) <= (.002 if same_algorithm and library != "art" else .01), f"{name}: {accuracy}"
         assert accuracy[0] < .95, "the attack does something"
 
 
 @pytest.mark.parametrize("norm,eps", [("inf", EPS), ("2", 1.5)])
 def test_the_iterates_from_the_same_random_start_are_the_same(nets, digits, norm, eps):
     fb, ep = pytest.importorskip("foolbox"), pytest.importorskip("eagerpy")
-    x, y = digits
+    x, y = digits[0].double(), digits[1]
     index = torch.arange(len(x)) + 7
     start = start_point(x, Threat(eps, norm), start="uniform", index=index, seed=3).clamp(0, 1)
     kind = {"inf": fb.attacks.LinfProjectedGradientDescentAttack, "2": fb.attacks.L2ProjectedGradientDescentAttack}[norm]
     class FromOurStart(kind):
         def get_random_start(self, x0, epsilon): return ep.astensor(start)
     for name, net in nets.items():
+        exact = deepcopy(net).double()
         theirs = FromOurStart(abs_stepsize=eps / 5, steps=10, random_start=True).run(
-            fb.PyTorchModel(net, bounds=(0, 1), device="cpu"), x, fb.criteria.Misclassification(y), epsilon=eps)
-        ours = PGD()(net, x, y, Threat(eps, norm), index=index, seed=3)
-        same = ((ours - theirs).abs() < 1e-5).float().mean().item()
-        assert same >= .995, f"{name}: {same:.4%} of the pixels"
+            fb.PyTorchModel(exact, bounds=(0, 1), device="cpu"), x, fb.criteria.Misclassification(y), epsilon=eps)
+        ours = PGD()(exact, x, y, Threat(eps, norm), index=index, seed=3)
+        same = ((ours - theirs).abs() < 1e-5).flatten(1).all(1).float().mean().item()
+        assert same >= .998, f"{name}: {same:.2%} of the images"
         assert np.mean(correct(net, ours, y) == correct(net, theirs, y)) >= .998
 
 
