@@ -14,7 +14,6 @@ that the plain loop had in its own turns. Rows are kept one by one in training.j
 missing. Writes training.md, training.json and training.png (where matplotlib is).
 """
 import argparse
-import copy
 import json
 import platform
 import resource
@@ -22,7 +21,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,10 +31,11 @@ from torch import Tensor, nn
 
 from robustacc.attacks import PGD, Draw, Threat, correct, robust, start_point
 from robustacc.data import Augment, Data, batches, load
+from robustacc.graphs import WARM_UP, Replayed
 from robustacc.methods import make_method
 from robustacc.networks import ARCHS, build
 from robustacc.records import atomic_write, environment, source
-from robustacc.train import Recipe, Training, find_device, find_dtype, keep_freed_memory, train_epoch
+from robustacc.train import Recipe, Training, find_device, find_dtype, keep_freed_memory, train_epoch, whole_step
 
 SEED = 0
 TARGETS = {"cpu": dict.fromkeys(("CNN1", "CNN2", "WRN-40-10"), 2.), "cuda": {"CNN1": 3., "CNN2": 3.}}
@@ -51,7 +50,7 @@ class Way:
     channels_last: bool = False
     dtype: torch.dtype | None = None  # of the inner attack
     compiled: bool = False  # torch.compile
-    graphed: bool = False  # the network inside the attack as a CUDA graph
+    graphed: bool = False  # steps are recorded as a CUDA graph and replayed
     keeping: bool = False  # `keep_freed_memory`, as `robustacc.train.run` does; in a process of its own
     only: str | None = None  # kind of device it is for
 
@@ -155,21 +154,6 @@ def plain_epoch(model: nn.Module, data: Data, method: str, optimiser, way: Way, 
 
 
 # %% Ours
-class Graphed(nn.Module):
-    "A network whose passes inside an attack (eval mode, gradients of the images only) are replayed as a CUDA graph."
-
-    def __init__(self, model: nn.Module, sample: Tensor, dtype: torch.dtype | None):
-        super().__init__()
-        self.model, inner = model, copy.deepcopy(model).eval().requires_grad_(False)
-        for own, shared in zip((*inner.parameters(), *inner.buffers()), (*model.parameters(), *model.buffers())): own.data = shared.data
-        with torch.autocast("cuda", dtype, cache_enabled=False) if dtype else nullcontext():
-            self.hidden = [torch.cuda.make_graphed_callables(inner, (sample.detach().clone().requires_grad_(True),))]  # in a list: no submodule
-
-    def forward(self, x: Tensor) -> Tensor:
-        inside = not self.training and x.requires_grad and torch.is_grad_enabled()
-        return (self.hidden[0] if inside else self.model)(x)
-
-
 class Run:
     "A way of training one network, ready to go: each call is one more epoch and returns seconds and the mean loss."
 
@@ -177,19 +161,18 @@ class Run:
         self.way, self.method, self.data, self.size, self.device, self.workers, self.seed, self.epoch = way, method, data, size, device, workers, seed, 0
         torch.manual_seed(seed)
         self.model = build(network, in_shape=data.in_shape).to(device, memory_format=torch.channels_last if way.channels_last else torch.preserve_format)
-        self.optimiser = torch.optim.Adam(self.model.parameters(), 1e-3) if network.startswith("CNN") else torch.optim.SGD(self.model.parameters(), 1e-2)
-        self.net = self.model
-        if way.compiled: self.net = torch.compile(self.model, dynamic=False)
-        if way.graphed:
-            sample = torch.rand(size, *data.in_shape, device=device).contiguous(memory_format=torch.channels_last)
-            self.net = Graphed(self.model, sample, way.dtype)
+        small, capturable = network.startswith("CNN"), device != "cpu" and not way.plain
+        self.optimiser = (torch.optim.Adam(self.model.parameters(), 1e-3, capturable=capturable) if small else torch.optim.SGD(self.model.parameters(), 1e-2))
+        self.net = torch.compile(self.model, dynamic=False) if way.compiled else self.model
+        self.objective, self.threat = make_method(method, dtype=way.dtype), Threat(data.eps)
+        self.recipe = Recipe(1, 1e-3, batch_size=size, reduction="mean", channels_last=way.channels_last)
+        self.replayed = Replayed(whole_step(self.net, self.optimiser, self.objective, self.recipe, self.threat, seed)) if way.graphed else None
 
     def train(self) -> float:
         if self.way.plain:
             return plain_epoch(self.model, self.data, self.method, self.optimiser, self.way, self.size, self.epoch, self.device, self.workers, self.seed)
-        recipe = Recipe(1, 1e-3, batch_size=self.size, reduction="mean", channels_last=self.way.channels_last)
         training = Training(self.net, self.optimiser, history=[{"train_acc": 0.}] * self.epoch)  # the epochs done so far, of which only the number counts
-        return train_epoch(training, self.data, make_method(self.method, dtype=self.way.dtype), recipe, Threat(self.data.eps), seed=self.seed, device=self.device)
+        return train_epoch(training, self.data, self.objective, self.recipe, self.threat, seed=self.seed, device=self.device, replayed=self.replayed)
 
     def __call__(self) -> tuple[float, float]:
         started = clock(self.device)
@@ -234,11 +217,11 @@ def data_of(network: str, size: int, n_batches: int) -> Data:
 
 
 def ready(name: str, s: dict, apart: bool = False) -> Callable:
-    "A run, warmed up by an epoch of one batch; one that keeps memory, and the plain loop beside it, in a process of its own."
+    "A run, warmed up by an epoch of one batch, or by some on CUDA, until its steps are recorded; one that keeps memory, and the plain loop beside it, in a process of its own."
     if apart: return Elsewhere(way=name, **{k: s[k] for k in ("network", "method", "size", "batches", "threads")})
     data = data_of(s["network"], s["size"], s["batches"])
     run = Run(WAYS[name], s["network"], s["method"], data.take(train=s["size"]) if len(data.train) >= s["size"] else data, s["size"], s["device"], s["workers"])
-    run(), run() if s["device"] != "cpu" else None
+    for _ in range(1 if s["device"] == "cpu" else WARM_UP + 2): run()
     run.data, run.epoch = data, 0
     return run
 
@@ -349,7 +332,8 @@ def ratio(row: dict) -> float:
 
 def default_way(s: dict) -> str:
     "The line that a run of the smoke and quick profiles is."
-    return "robustacc" + (", bfloat16" if find_dtype("auto", s["device"]) else "") + (", keeping memory" if s["device"] == "cpu" else "")
+    graph, keeping = ("", ", keeping memory") if s["device"] == "cpu" else (", CUDA graph", "")
+    return "robustacc" + graph + (", bfloat16" if find_dtype("auto", s["device"]) else "") + keeping
 
 
 def by_setting(rows: list[dict]) -> dict[tuple, list[dict]]:
@@ -476,7 +460,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1, choices=(1, 2))
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--size", type=int, default=64, help="batch size of CNN1 and CNN2")
-    parser.add_argument("--batches", type=int, default=4, help="batches in one measurement")
+    parser.add_argument("--batches", type=int, default=None, help="batches in one measurement; default 4, on CUDA 100")
     parser.add_argument("--wide-size", type=int, default=None, help="batch size of WRN-40-10, one batch at a time; default 2, on CUDA 64")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--wide-repeats", type=int, default=2)
@@ -496,8 +480,8 @@ def main() -> None:
     if options.child: return child(options.child)
     options.device = find_device(options.device)
     fast = options.device != "cpu"
-    options.workers, options.wide_size = (fixed if given is None else given for given, fixed in
-                                          ((options.workers, 4 if fast else 0), (options.wide_size, 64 if fast else 2)))
+    for name, fixed in (("workers", 4 if fast else 0), ("wide_size", 64 if fast else 2), ("batches", 100 if fast else 4)):
+        if getattr(options, name) is None: setattr(options, name, fixed)
     torch.set_num_threads(options.threads)
     options.left_out = [name for name in WAYS if any(word in name for word in options.skip)]
     for name in set(WAYS) - set(options.left_out):

@@ -263,15 +263,17 @@ def uphill(values: Tensor,  # (n,) values to raise
            won: Tensor | None = None,  # (n,) examples that need no random step
            draw: Draw | None = None,  # where random steps come from; None: no random steps
            ) -> Tensor:  # (n, ...) unit steps
-    "The steepest directions; random signs where the gradient is zero or not finite (zero without a `draw`)."
+    "The steepest directions; random signs where the gradient is zero or not finite (zero without a `draw`, and in a CUDA graph)."
     gradient = torch.autograd.grad(values.sum(), points, allow_unused=True)[0] if values.requires_grad else None
     if gradient is None: gradient = torch.zeros_like(points)
     largest = gradient.flatten(1).abs().amax(1)
     dead = ~((largest > 0) & (largest < math.inf))
-    if not dead.any(): return threat.direction(gradient)
+    recording = gradient.is_cuda and torch.cuda.is_current_stream_capturing()    # a CUDA graph does the same whatever the values are
+    if not recording and not dead.any(): return threat.direction(gradient)
     direction = threat.direction(gradient.masked_fill(_per_example(dead, gradient), 0))
+    if draw is None or recording: return direction
     rows = (dead if won is None else dead & ~won).nonzero().squeeze(1)
-    if draw is None or not len(rows): return direction
+    if not len(rows): return direction
     signs = torch.where(draw[rows].uniform(points.shape[1:]) < .5, -1, 1).to(direction.dtype)
     return direction.index_put((rows,), threat.direction(signs))
 

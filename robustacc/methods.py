@@ -30,7 +30,8 @@ class Method:
     step: float = 1 / 5  # their size as a fraction of eps
     dtype: torch.dtype | None = None  # lower precision for the network inside the inner ascent
     label_smoothing: float | None = None  # share of the label that goes to all classes alike, above 0 and below 1; None: none
-    smoothable = True
+    smoothable = True  # `label_smoothing` is defined for it
+    recordable = True  # nothing in it waits for a value, so that a step can be recorded as a CUDA graph
 
     def __post_init__(self):
         if self.variant not in VARIANTS: raise unknown_name("variant", self.variant, VARIANTS)
@@ -178,6 +179,9 @@ class LLR(Method):
     lam: float = 4.  # weight of the linearity error
     mu: float = 3.  # weight of the linear term
     title, smoothable = "LLR", False
+
+    @property
+    def recordable(self): return self.variant == "released"       # the paper's draws its dropout masks twice, from a saved random state
 
     def loss(self, model, images, labels, threat, draw):
         start = start_point(images, threat, start="gaussian", index=draw.index, seed=draw.seed, stream=draw.stream)

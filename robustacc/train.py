@@ -7,9 +7,10 @@ __all__ = ['SMALL', 'PROFILES', 'PAPER_LR', 'AUGMENTS', 'NO_FLIP', 'SHORT', 'HOP
            'find_recipe', 'Tools', 'tool_labels', 'find_augment', 'augmented', 'hold_out', 'averaging', 'option',
            'Settings', 'Plan', 'row_name', 'find_device', 'find_dtype', 'plan', 'each_row', 'DivergedError',
            'make_optimiser', 'learning_rate', 'Best', 'Training', 'restore', 'check_finite', 'save_training',
-           'resume_training', 'structure', 'training_settings', 'keeping', 'train_epoch', 'watch', 'look_back', 'fit',
-           'wilson', 'balanced', 'evaluate', 'summarise', 'tensorboard', 'keep_freed_memory', 'save_outcomes',
-           'prepare', 'fit_and_evaluate', 'train_row', 'run', 'beside_paper', 'parse_option', 'main']
+           'resume_training', 'structure', 'training_settings', 'keeping', 'descend', 'whole_step', 'replayable',
+           'train_epoch', 'watch', 'look_back', 'fit', 'wilson', 'balanced', 'evaluate', 'summarise', 'tensorboard',
+           'keep_freed_memory', 'save_outcomes', 'prepare', 'fit_and_evaluate', 'train_row', 'run', 'beside_paper',
+           'parse_option', 'main']
 
 # %% ../nbs/05_train.ipynb #12c3aa40
 import ctypes
@@ -35,6 +36,7 @@ from .attacks import MultiTargeted, PGD, Threat, correct, robust
 from .checkpoints import (CheckpointError, clear_leftovers, deferred_interrupt, digest, load_checkpoint, lock, piecewise,
                                    read_checkpoint, save_checkpoint)
 from .data import DATASETS, Augment, Data, Split, batches, load
+from .graphs import Replayed
 from .lipschitz import local_lipschitz
 from .methods import METHODS, VARIANTS, Draw, Method, make_method
 from .networks import ARCHS, build
@@ -287,7 +289,8 @@ def make_optimiser(model: nn.Module, recipe: Recipe, weight_decay: float | None 
     "SGD or Adam, as the recipe says; with weight decay (that of the mean loss) AdamW, or a penalty for SGD."
     if recipe.optimiser not in ("sgd", "adam"): raise unknown_name("optimiser", recipe.optimiser, ("sgd", "adam"))
     if recipe.optimiser == "adam":
-        return torch.optim.AdamW(model.parameters(), recipe.lr, weight_decay=weight_decay) if weight_decay else torch.optim.Adam(model.parameters(), recipe.lr)
+        kind, options = (torch.optim.AdamW, {"weight_decay": weight_decay}) if weight_decay else (torch.optim.Adam, {})
+        return kind(model.parameters(), recipe.lr, **options, capturable=all(p.is_cuda for p in model.parameters()))
     penalty = (weight_decay or 0.) * (recipe.batch_size if recipe.reduction == "sum" else 1)
     return torch.optim.SGD(model.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=penalty)
 
@@ -450,6 +453,34 @@ def keeping(training: Training,  # goes on from the checkpoint, if there is one
             left = f"{path} keeps the last good state, after {good}" if good else "there was no checkpoint yet"
             raise DivergedError(f"{error}; {left}") from None
 
+# %% ../nbs/05_train.ipynb #5a711ee5
+def descend(model: nn.Module,  # whose parameters are moved
+            optimiser: torch.optim.Optimizer,  # by this
+            losses: torch.Tensor,  # (m,) of this process's share of the batch
+            recipe: Recipe,  # sum or mean
+            n: int,  # examples in the whole batch
+            team: Team = Team(),  # who shares it
+            ) -> None:
+    "One step of the optimiser."
+    optimiser.zero_grad(set_to_none=True)
+    if len(losses): (losses.sum() / (1 if recipe.reduction == "sum" else n)).backward()
+    add_up(team, model)
+    optimiser.step()
+
+
+def whole_step(model: nn.Module, optimiser: torch.optim.Optimizer, method: Method, recipe: Recipe, threat: Threat, seed: int) -> Callable:
+    "A function of images, labels, indices and epoch (n,) that takes one step and returns the sum of the losses before it; all that varies is a tensor."
+    def step(images, labels, index, epoch):
+        losses = method(model, images, labels, threat, Draw(index, seed, epoch))
+        descend(model, optimiser, losses, recipe, len(images))
+        return losses.detach().sum()
+    return step
+
+
+def replayable(method: Method, device: str, team: Team = Team()) -> bool:
+    "Whether steps are recorded and replayed: on a CUDA device, by one process, with a method that can be recorded."
+    return str(device).startswith("cuda") and method.recordable and team.size == 1
+
 # %% ../nbs/05_train.ipynb #d9f56514
 def train_epoch(training: Training,  # changed in place
                 data: Data,  # its training set is learned
@@ -462,6 +493,7 @@ def train_epoch(training: Training,  # changed in place
                 bar=None,  # a progress bar
                 keep: Callable = lambda: None,  # called after each batch
                 team: Team = Team(),  # who shares each batch
+                replayed: Callable | None = None,  # does the work of `whole_step` for full batches; None: the optimiser waits for the loss
                 ) -> float:  # the mean per-example loss
     "The rest of an epoch, or all of it. `DivergedError` for a loss that is not finite or hopeless."
     model, epoch, size = training.model, training.epoch, recipe.batch_size
@@ -472,14 +504,14 @@ def train_epoch(training: Training,  # changed in place
         n, (images, labels, index) = len(batch.labels), team.share(*batch)
         if recipe.channels_last: images = images.contiguous(memory_format=torch.channels_last)
         if team.size > 1: torch.manual_seed(zlib.crc32(f"{seed} {epoch} {training.step} {team.rank}".encode()))
-        losses = method(model, images, labels, threat, Draw(index, seed, epoch)) if len(images) else images.new_zeros(0)
-        total = team.add(losses.detach().sum()).item()
+        if full := replayed is not None and n == size:
+            total = replayed(images, labels, index, torch.full_like(index, epoch), key=training.optimiser.param_groups[0]["lr"]).item()
+        else:
+            losses = method(model, images, labels, threat, Draw(index, seed, epoch)) if len(images) else images.new_zeros(0)
+            total = team.add(losses.detach().sum()).item()
         if not total / n <= HOPELESS:
             raise DivergedError(f"the loss is {total / n:g} in epoch {epoch + 1}, batch {training.step + 1}: a lower learning rate may help")
-        training.optimiser.zero_grad(set_to_none=True)
-        if len(images): (losses.sum() / (1 if recipe.reduction == "sum" else n)).backward()
-        add_up(team, model)
-        training.optimiser.step()
+        if not full: descend(model, training.optimiser, losses, recipe, n, team)
         if training.average is not None: training.average.update_parameters(model)
         training.total += total
         training.step += 1
@@ -529,6 +561,7 @@ def fit(model: nn.Module,  # trained in place
         every: float = EVERY,  # seconds between checkpoints within an epoch
         callbacks: Sequence[Callable[[int, dict, nn.Module], None]] = (),  # called with epoch (from 1), history entry and network
         team: Team | None = None,  # the processes that train it together; None: those that Accelerate has launched, usually this one alone
+        replay: bool = True,  # on a CUDA device, where the method allows it: replay a recorded step instead of launching each of its kernels
         progress: bool = True,  # show a bar
         ) -> list[dict]:  # per epoch: loss, lr, train_acc, test_acc, with `best` val_acc and adv_val_acc (percent)
     "Train a network, or go on training it. `DivergedError`, `CheckpointError`, `LockedError` and `OSError` say what to do."
@@ -538,6 +571,7 @@ def fit(model: nn.Module,  # trained in place
     spread(team, model.state_dict().values())
     threat, average, n = Threat(eps or data.eps), averaging(model, ema) if ema else None, len(data.train)
     training, net = Training(model, make_optimiser(model, recipe, weight_decay), average, best), average.module if average else model
+    replayed = Replayed(whole_step(model, training.optimiser, method, recipe, threat, seed)) if replay and replayable(method, device, team) else None
     settings = {} if checkpoint is None else training_settings(model, data, method, recipe, best, eps=threat.eps, seed=seed, ema=ema, weight_decay=weight_decay)
     with (keeping(training, checkpoint, every, settings, team) as keep,
           tqdm(total=recipe.epochs * n, initial=training.epoch * n + min(training.step * recipe.batch_size, n),
@@ -545,7 +579,7 @@ def fit(model: nn.Module,  # trained in place
         while (epoch := training.epoch) < recipe.epochs:
             rate = learning_rate(recipe, epoch)
             for group in training.optimiser.param_groups: group["lr"] = rate
-            loss = train_epoch(training, data, method, recipe, threat, seed=seed, device=device, bar=bar, keep=keep, team=team)
+            loss = train_epoch(training, data, method, recipe, threat, seed=seed, device=device, bar=bar, keep=keep, team=team, replayed=replayed)
             entry = lead(team, lambda: look_back(epoch + 1, {"loss": loss, "lr": rate}, net, data, best=best, callbacks=callbacks,
                                                  threat=threat, seed=seed, device=device))
             training.history, training.step, training.total = [*training.history, entry], 0, 0.
@@ -697,7 +731,7 @@ def train_row(p: Plan,  # a checked run whose lock is held
         about = {**data.summary(), "eps": p.eps or data.eps} | ({"validation": {"examples": len(held), "sha256": held.sha256()}} if held else {})
         save_outcomes(outcomes, files[".npz"])
         save_weights(model, files[".safetensors"])
-        where = {**environment(p.device), "inner_dtype": str(p.method.dtype or torch.float32), "processes": team.size}
+        where = {**environment(p.device), "inner_dtype": str(p.method.dtype or torch.float32), "processes": team.size, "replayed": replayable(p.method, p.device, team)}
         return write_record(p.path, {"kind": "train", "settings": p.settings, **found, "data": about, "environment": where, "source": source(notebook)})
     return lead(team, written)
 
