@@ -469,7 +469,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quality", nargs="*", default=[], choices=("made-up", "digits", "mnist"), help="measure what switches cost in accuracy on this data")
     parser.add_argument("--quality-batches", type=int, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the accuracy")
-    parser.add_argument("--profile", action="store_true", help="measure again where the time goes; else once per network and method")
+    parser.add_argument("--profile", action="store_true", help="measure (again) where the time goes; else once per network and method, and not on CUDA")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -499,7 +499,7 @@ def main() -> None:
             measure(s, report["rows"], options, save)
             case = f"{network} {method.upper()}, {s['machine']}, {s['threads']} thread{'s' * (s['threads'] > 1)}"
             if network.startswith("CNN") and case not in report["agreement"] and method == "at": report["agreement"][case] = agreement(s)
-            if options.profile or case not in report["profile"]: report["profile"][case] = where_the_time_goes(s)
+            if options.profile or not fast and case not in report["profile"]: report["profile"][case] = where_the_time_goes(s)
             save()
     for dataset in options.quality:
         for name in (n for n in QUALITY if n not in options.left_out):

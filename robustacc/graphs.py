@@ -28,7 +28,13 @@ def record(work: Callable,  # tensors on a CUDA device -> a tensor there
     "Record the kernels of a function as a CUDA graph; `RuntimeError` if it cannot be recorded, as it waits for a value."
     with torch.cuda.device(inputs[0].device):
         held, graph = tuple(value.clone() for value in inputs), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"): output = work(*held)
+        numbers = torch.cuda.default_generators[torch.cuda.current_device()]
+        before = numbers.clone_state()
+        try:
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"): output = work(*held)
+        except BaseException:
+            numbers.graphsafe_set_state(before)      # the other one still waits for the end of the recording
+            raise
     return Recording(held, output, graph.replay)
 
 # %% ../nbs/04d_graphs.ipynb #f4238b3a

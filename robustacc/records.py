@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from . import __version__
 from .networks import build
 
 # %% ../nbs/00c_records.ipynb #80f44b43
@@ -91,7 +92,7 @@ def environment(device: str = "cpu",  # the torch device of the run
                 ) -> dict:  # versions of package, python, torch, numpy; processor, device, threads
     "What a run ran in."
     cuda = torch.device(device).type == "cuda"
-    return {"robustacc": _version("robustacc"), "python": platform.python_version(), "torch": torch.__version__,
+    return {"robustacc": __version__, "python": platform.python_version(), "torch": torch.__version__,
             "numpy": _version("numpy"), "torchvision": _version("torchvision"), "system": platform.system(),
             "processor": _processor(), "threads": torch.get_num_threads(),
             "device": torch.cuda.get_device_name(device) if cuda else str(device)}

@@ -515,7 +515,9 @@ def train_epoch(training: Training,  # changed in place
         if training.average is not None: training.average.update_parameters(model)
         training.total += total
         training.step += 1
-        if bar is not None: bar.update(n); bar.set_postfix(epoch=epoch + 1, loss=f"{training.total / (training.step * size):.3f}", **seen)
+        if bar is not None:
+            bar.set_postfix(epoch=epoch + 1, loss=f"{training.total / (training.step * size):.3f}", refresh=False, **seen)
+            bar.update(n)
         keep()
     spread(team, (b for b in model.buffers() if not b.is_floating_point()))    # who had no share of a short batch did not count it
     check_finite(training)
