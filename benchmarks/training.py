@@ -424,25 +424,28 @@ def as_markdown(report: dict) -> str:
 
 
 def plot(rows: list[dict], path: Path) -> None:
-    "Times the plain loop, a bar per way and case, for the machine measured last."
+    "Times the plain loop, a bar per way and case, a panel for each machine."
     try: import matplotlib
     except ImportError: return print("no plot: matplotlib is not there", file=sys.stderr)
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
     groups = by_setting([r for r in rows if r.get("turns")])
     if not groups: return
-    (machine, threads, device, _), rows = list(groups.items())[-1]
-    cases = list(dict.fromkeys((r["key"]["network"], r["key"]["method"]) for r in rows))
-    ways = [name for name in WAYS if any(r["key"]["way"] == name for r in rows)]
-    figure, axis = plt.subplots(figsize=(9, .6 + .16 * len(ways) * (len(cases) + 1)))
-    for i, case in enumerate(cases):
-        some = {r["key"]["way"]: ratio(r) for r in rows if (r["key"]["network"], r["key"]["method"]) == case}
-        axis.barh(np.arange(len(ways)) + i / (len(cases) + 1), [some.get(way, 0) for way in ways], .9 / (len(cases) + 1), label=f"{case[0]} {case[1].upper()}")
-    axis.axvline(1, color="black", lw=.8), axis.axvline(2 if device == "cpu" else 3, color="black", lw=.8, ls=":")
-    axis.set_yticks(np.arange(len(ways)) + .5 * (len(cases) - 1) / (len(cases) + 1), ways, fontsize=8)
-    axis.invert_yaxis()
-    axis.set(xlabel="times the plain loop", title=f"{machine}{f', threads: {threads}' if device == 'cpu' else ''}")
-    axis.legend(fontsize=7)
+    def shown(rows): return list(dict.fromkeys((r["key"]["network"], r["key"]["method"]) for r in rows)), [n for n in WAYS if any(r["key"]["way"] == n for r in rows)]
+    colors = dict(zip(dict.fromkeys(case for rows in groups.values() for case in shown(rows)[0]), plt.cm.tab10.colors))
+    heights = [.6 + .16 * len(ways) * (len(cases) + 1) for cases, ways in map(shown, groups.values())]
+    figure, axes = plt.subplots(len(groups), figsize=(9, sum(heights)), height_ratios=heights, squeeze=False)
+    for ((machine, threads, device, _), rows), axis in zip(groups.items(), axes[:, 0]):
+        cases, ways = shown(rows)
+        for i, case in enumerate(cases):
+            some = {r["key"]["way"]: ratio(r) for r in rows if (r["key"]["network"], r["key"]["method"]) == case}
+            axis.barh(np.arange(len(ways)) + i / (len(cases) + 1), [some.get(way, 0) for way in ways], .9 / (len(cases) + 1), color=colors[case],
+                      label=f"{case[0]} {case[1].upper()}")
+        axis.axvline(1, color="black", lw=.8), axis.axvline(2 if device == "cpu" else 3, color="black", lw=.8, ls=":")
+        axis.set_yticks(np.arange(len(ways)) + .5 * (len(cases) - 1) / (len(cases) + 1), ways, fontsize=8)
+        axis.invert_yaxis()
+        axis.set(xlabel="times the plain loop", title=f"{machine}{f', threads: {threads}' if device == 'cpu' else ''}")
+        axis.legend(fontsize=7)
     figure.tight_layout()
     atomic_write(path, lambda target: figure.savefig(target, format="png", dpi=150))
 
