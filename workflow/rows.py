@@ -4,8 +4,9 @@
     python3 workflow/rows.py rows.jsonl --results OUT --jobs 4 --minutes 9           # there; the same call again goes on where it stopped
     python -m robustacc.records --runs OUT OUT/paper/mnist/CNN2/*.json               # at home again: publish
 
-Each row is a `python -m robustacc.train` of its own, with its output in OUT/logs, and all of them share the GPU. When the time is up, rows that are
-not finished are interrupted and keep their checkpoints in OUT. Finished rows are skipped, and a row that fails does not stop the others.
+Each row is a `python -m robustacc.train` of its own, with its output in OUT/logs, and all of them share the GPU: in turns, or at the same time where
+NVIDIA's MPS is running (`nvidia-cuda-mps-control -d`). When the time is up, rows that are not finished are interrupted and keep their checkpoints in
+OUT. Finished rows are skipped, and a row that fails does not stop the others.
 """
 import argparse
 import json
