@@ -29,13 +29,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustacc.attacks import PGD, Draw, Threat, correct, robust, start_point
+from robustacc.attacks import PGD, Threat, correct, robust, start_point
 from robustacc.data import Augment, Data, batches, load
 from robustacc.graphs import WARM_UP, Replayed
 from robustacc.methods import make_method
 from robustacc.networks import ARCHS, build
 from robustacc.records import atomic_write, environment, source
-from robustacc.train import Recipe, Training, find_device, find_dtype, keep_freed_memory, train_epoch, whole_step
+from robustacc.train import Recipe, Training, find_device, find_dtype, keep_freed_memory, make_optimiser, train_epoch, whole_step
 
 SEED = 0
 TARGETS = {"cpu": dict.fromkeys(("CNN1", "CNN2", "WRN-40-10"), 2.), "cuda": {"CNN1": 3., "CNN2": 3.}}
@@ -161,11 +161,12 @@ class Run:
         self.way, self.method, self.data, self.size, self.device, self.workers, self.seed, self.epoch = way, method, data, size, device, workers, seed, 0
         torch.manual_seed(seed)
         self.model = build(network, in_shape=data.in_shape).to(device, memory_format=torch.channels_last if way.channels_last else torch.preserve_format)
-        small, capturable = network.startswith("CNN"), device != "cpu" and not way.plain
-        self.optimiser = (torch.optim.Adam(self.model.parameters(), 1e-3, capturable=capturable) if small else torch.optim.SGD(self.model.parameters(), 1e-2))
+        small = network.startswith("CNN")
+        self.recipe = Recipe(1, 1e-3 if small else 1e-2, optimiser="adam" if small else "sgd", batch_size=size, reduction="mean", channels_last=way.channels_last)
+        if not way.plain: self.optimiser = make_optimiser(self.model, self.recipe)
+        else: self.optimiser = (torch.optim.Adam if small else torch.optim.SGD)(self.model.parameters(), self.recipe.lr)
         self.net = torch.compile(self.model, dynamic=False) if way.compiled else self.model
         self.objective, self.threat = make_method(method, dtype=way.dtype), Threat(data.eps)
-        self.recipe = Recipe(1, 1e-3, batch_size=size, reduction="mean", channels_last=way.channels_last)
         self.replayed = Replayed(whole_step(self.net, self.optimiser, self.objective, self.recipe, self.threat, seed)) if way.graphed else None
 
     def train(self) -> float:
@@ -222,6 +223,7 @@ def ready(name: str, s: dict, apart: bool = False) -> Callable:
     data = data_of(s["network"], s["size"], s["batches"])
     run = Run(WAYS[name], s["network"], s["method"], data.take(train=s["size"]) if len(data.train) >= s["size"] else data, s["size"], s["device"], s["workers"])
     for _ in range(1 if s["device"] == "cpu" else WARM_UP + 2): run()
+    if run.replayed and run.replayed.recording is None: raise RuntimeError("its steps could not be recorded")
     run.data, run.epoch = data, 0
     return run
 
@@ -317,7 +319,7 @@ def quality(name: str, s: dict, dataset: str, n_batches: int, seed: int) -> dict
     data = made_up((1, 28, 28), 64 * n_batches, 1) if dataset == "made-up" else load(dataset)
     epochs = max(1, round(n_batches * s["size"] / len(data.train)))
     n = min(len(data.train), n_batches * s["size"])
-    data = data.take(train=n - n % s["size"], test=min(1000, len(data.test)))    # a CUDA graph has one batch size
+    data = data.take(train=n - n % s["size"], test=min(1000, len(data.test)))
     run = Run(WAYS[name], s["network"], s["method"], data, s["size"], s["device"], s["workers"], seed)
     losses = [run()[1] for _ in range(epochs)]
     images, labels = data.test.images, data.test.labels

@@ -81,7 +81,7 @@ def counter_uniform(index: Tensor,  # (n,) the examples' indices in their data s
                     shape: tuple[int, ...],  # shape of one example
                     *,
                     seed: int,  # the run's seed
-                    stream: int | tuple = 0,  # which draw: a restart, an epoch, a target, or a path of such
+                    stream: int | Tensor | tuple = 0,  # which draw: a restart, an epoch, a target, numbers (n,) of one per example, or a path of such
                     ) -> Tensor:  # (n, *shape) float32 in [0, 1), on the device of `index`
     "Uniform numbers that depend on nothing but seed, stream, example and position."
     def key(salt):
@@ -111,7 +111,7 @@ class Draw:
     "What the random numbers of a batch depend on."
     index: Tensor  # (n,) the examples' indices in their data set, int64
     seed: int = 0  # the run's seed
-    stream: int | tuple = 0  # which draw: an epoch, or a path such as (0, "restart", 2)
+    stream: int | Tensor | tuple = 0  # which draw: an epoch, a number per example (n,), or a path such as (0, "restart", 2)
 
     @property
     def path(self) -> tuple: return self.stream if isinstance(self.stream, tuple) else (self.stream,)
@@ -268,7 +268,7 @@ def uphill(values: Tensor,  # (n,) values to raise
     if gradient is None: gradient = torch.zeros_like(points)
     largest = gradient.flatten(1).abs().amax(1)
     dead = ~((largest > 0) & (largest < math.inf))
-    recording = gradient.is_cuda and torch.cuda.is_current_stream_capturing()    # a CUDA graph does the same whatever the values are
+    recording = gradient.is_cuda and torch.cuda.is_current_stream_capturing()    # what is recorded is done whatever the values are
     if not recording and not dead.any(): return threat.direction(gradient)
     direction = threat.direction(gradient.masked_fill(_per_example(dead, gradient), 0))
     if draw is None or recording: return direction

@@ -31,7 +31,7 @@ class Method:
     dtype: torch.dtype | None = None  # lower precision for the network inside the inner ascent
     label_smoothing: float | None = None  # share of the label that goes to all classes alike, above 0 and below 1; None: none
     smoothable = True  # `label_smoothing` is defined for it
-    recordable = True  # nothing in it waits for a value, so that a step can be recorded as a CUDA graph
+    recordable = False  # True: its steps can be recorded as a CUDA graph, as nothing in `loss` depends on a value, a counter or Python's random numbers
 
     def __post_init__(self):
         if self.variant not in VARIANTS: raise unknown_name("variant", self.variant, VARIANTS)
@@ -63,7 +63,7 @@ class Method:
 @dataclass(frozen=True)
 class Natural(Method):
     "Cross-entropy on the images as they are."
-    title = "Natural"
+    title, recordable = "Natural", True
 
     def loss(self, model, images, labels, threat, draw):
         return self.data_loss(model(images), labels)
@@ -78,7 +78,7 @@ def inner_pgd(method: Method, model, images, labels, threat, draw) -> Tensor:
 @dataclass(frozen=True)
 class AT(Method):
     "Adversarial training (Madry et al. 2018), Eq. (4)."
-    title = "AT"
+    title, recordable = "AT", True
 
     def loss(self, model, images, labels, threat, draw):
         return self.data_loss(model(inner_pgd(self, model, images, labels, threat, draw)), labels)
@@ -88,7 +88,7 @@ class AT(Method):
 class RST(Method):
     "Robust self-training on labelled data (Raghunathan et al. 2020)."
     lam: float = 1.  # weight of the adversarial loss, lambda in the tables
-    title = "RST"
+    title, recordable = "RST", True
 
     @property
     def label(self): return method_label(self.title, **{"lambda": self.lam})
@@ -102,7 +102,7 @@ class RST(Method):
 class TRADES(Method):
     "Cross-entropy plus beta times the largest divergence within the ball (Zhang et al. 2019)."
     beta: float = 6.  # weight of the divergence
-    title = "TRADES"
+    title, recordable = "TRADES", True
 
     @property
     def label(self): return method_label(self.title, beta=self.beta)
@@ -123,7 +123,7 @@ class GR(Method):
     beta: float = .5  # weight of the squared gradient norm
     h: float = 1.  # length of the finite difference of the released variant
     finite_difference: float | None = None  # paper variant: None differentiates exactly; a number above 0 is the length of a finite difference
-    title, smoothable = "GR", False
+    title, smoothable, recordable = "GR", False, True
 
     def __post_init__(self):
         super().__post_init__()

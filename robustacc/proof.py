@@ -242,7 +242,7 @@ def prove(p: Proof,  # a checked run whose lock is held
     about = {**given.summary(), "eps": eps, "union": {"examples": len(both), "sha256": both.sha256()}}
     save_outcomes(outcomes, p.path.with_suffix(".npz"))
     save_weights(model, p.path.with_suffix(".safetensors"))
-    where = {**environment(p.device), "inner_dtype": str(p.method.dtype or torch.float32), "replayed": replayable(p.method, p.device)}
+    where = {**environment(p.device), "inner_dtype": str(p.method.dtype or torch.float32), "replayable": replayable(p.method, p.device)}
     return write_record(p.path, {"kind": "proof", "settings": p.settings, "history": history, "metrics": metrics, "data": about,
                                  "environment": where, "source": source("08_proof_of_concept.ipynb"), "seconds": seconds})
 

@@ -11,18 +11,19 @@ from itertools import groupby
 from statistics import mean, stdev
 
 from .data import DATASETS
-from .paper import ORDER, label_order, separation_row, table
+from .paper import ORDER, label_order, separation_row
 from .records import find_records
 from .train import COLUMNS, PROFILES, beside_paper, tool_labels, wilson
 
 # %% ../nbs/09_results.ipynb #f92f2e50
 def row_key(record: dict) -> tuple:
-    "A sort key: profile, network, method in the paper's order, strength, variant, dropout, seed."
+    "A sort key: profile, network, method in the paper's order, strength, variant, dropout, everything else that is set, seed."
     s = record["settings"]
     label = s["method"]["label"]
     strength = float(label.split("=")[1].rstrip(")")) if "=" in label else 0.
+    rest = [sorted((k, str(v)) for k, v in (s.get(part) or {}).items() if v is not None) for part in ("method", "recipe")]
     return (list(PROFILES).index(s["profile"]), s["arch"], label_order(label)[0], strength, s["method"]["variant"],
-            s["dropout"] is not None, s["dropout"] or 0, str(s.get("tools") or ""), s["seed"])
+            s["dropout"] is not None, s["dropout"] or 0, str(s.get("tools") or ""), s.get("eps") or 0., rest, s["seed"])
 
 
 def row_label(record: dict) -> str:
@@ -35,7 +36,7 @@ def row_label(record: dict) -> str:
 
 
 def by_row(records: Iterable[dict]) -> list[list[dict]]:
-    "Records in the paper's order, those of a row, which differ in nothing but the seed, together."
+    "Records in the paper's order, those of a row, whose settings differ in nothing but the seed, together."
     return [list(same) for _, same in groupby(sorted(records, key=row_key), key=lambda record: row_key(record)[:-1])]
 
 # %% ../nbs/09_results.ipynb #ed29f57e

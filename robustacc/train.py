@@ -468,8 +468,14 @@ def descend(model: nn.Module,  # whose parameters are moved
     optimiser.step()
 
 
-def whole_step(model: nn.Module, optimiser: torch.optim.Optimizer, method: Method, recipe: Recipe, threat: Threat, seed: int) -> Callable:
-    "A function of images, labels, indices and epoch (n,) that takes one step and returns the sum of the losses before it; all that varies is a tensor."
+def whole_step(model: nn.Module,  # whose parameters are moved
+               optimiser: torch.optim.Optimizer,  # by this
+               method: Method,  # per-example losses
+               recipe: Recipe,  # sum or mean
+               threat: Threat,  # the perturbations to train against
+               seed: int,  # of the attacks
+               ) -> Callable:  # images, labels, indices and epoch (n,) each -> the sum of the losses before the step
+    "A function that takes one step, in which all that varies is a tensor."
     def step(images, labels, index, epoch):
         losses = method(model, images, labels, threat, Draw(index, seed, epoch))
         descend(model, optimiser, losses, recipe, len(images))
@@ -478,7 +484,7 @@ def whole_step(model: nn.Module, optimiser: torch.optim.Optimizer, method: Metho
 
 
 def replayable(method: Method, device: str, team: Team = Team()) -> bool:
-    "Whether steps are recorded and replayed: on a CUDA device, by one process, with a method that can be recorded."
+    "Whether steps are to be recorded and replayed: on a CUDA device, by one process, with a method that can be recorded."
     return str(device).startswith("cuda") and method.recordable and team.size == 1
 
 # %% ../nbs/05_train.ipynb #d9f56514
@@ -563,7 +569,7 @@ def fit(model: nn.Module,  # trained in place
         every: float = EVERY,  # seconds between checkpoints within an epoch
         callbacks: Sequence[Callable[[int, dict, nn.Module], None]] = (),  # called with epoch (from 1), history entry and network
         team: Team | None = None,  # the processes that train it together; None: those that Accelerate has launched, usually this one alone
-        replay: bool = True,  # on a CUDA device, where the method allows it: replay a recorded step instead of launching each of its kernels
+        replay: bool = True,  # on a CUDA device, if the method is `recordable`: replay a recorded step; False for a network in which Python decides anew each time
         progress: bool = True,  # show a bar
         ) -> list[dict]:  # per epoch: loss, lr, train_acc, test_acc, with `best` val_acc and adv_val_acc (percent)
     "Train a network, or go on training it. `DivergedError`, `CheckpointError`, `LockedError` and `OSError` say what to do."
@@ -733,7 +739,7 @@ def train_row(p: Plan,  # a checked run whose lock is held
         about = {**data.summary(), "eps": p.eps or data.eps} | ({"validation": {"examples": len(held), "sha256": held.sha256()}} if held else {})
         save_outcomes(outcomes, files[".npz"])
         save_weights(model, files[".safetensors"])
-        where = {**environment(p.device), "inner_dtype": str(p.method.dtype or torch.float32), "processes": team.size, "replayed": replayable(p.method, p.device, team)}
+        where = {**environment(p.device), "inner_dtype": str(p.method.dtype or torch.float32), "processes": team.size, "replayable": replayable(p.method, p.device, team)}
         return write_record(p.path, {"kind": "train", "settings": p.settings, **found, "data": about, "environment": where, "source": source(notebook)})
     return lead(team, written)
 
