@@ -414,7 +414,8 @@ def profile_lines(profiles: dict[str, dict]) -> list[str]:
 def as_markdown(report: dict) -> str:
     lines = ["# Adversarial training beside the plain loop", "", f"`benchmarks/training.py` makes this file; torchattacks: {report['torchattacks']}. "
              "Each line of robustacc is a switch; `robustacc` itself is float32 with channels last, `channels first` leaves the layout out. A run (`robustacc.train.run`) keeps "
-             "freed memory on a CPU, and where the machine multiplies bfloat16 faster the attack inside runs in it: that is the default in the second table. "
+             "freed memory on a CPU and replays its steps as a CUDA graph on a GPU, and where the machine multiplies bfloat16 faster the attack inside runs in it: that is "
+             "the default in the second table. "
              "Lines that keep memory run in a process of their own, a new one each turn, and the plain loop beside them does too.", ""]
     for (machine, threads, device, version), rows in by_setting(report["rows"]).items():
         where = f"{threads} thread{'s' * (threads > 1)}" if device == "cpu" else "wall seconds"
