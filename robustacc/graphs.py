@@ -84,7 +84,7 @@ class Replayed:
         self.recording = None                                    # frees its memory first
         try: self.recording, self.key = self.record(self.work, inputs), key
         except RuntimeError as error:
-            while error.__context__ is not None: error = error.__context__      # the first of several, which is the reason
+            while isinstance(error.__context__, RuntimeError): error = error.__context__      # the first of several, which is the reason
             why = (str(error).strip() or type(error).__name__).splitlines()[0]
             warnings.warn(f"the step cannot be recorded as a CUDA graph ({why}): its kernels are launched one by one", stacklevel=3)
             self.record = None

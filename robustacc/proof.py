@@ -26,11 +26,11 @@ from .methods import make_method
 from .networks import build
 from .paper import DATASET_NAMES, table
 from .processes import find_team
-from .records import (check_values, check_writable, differences, environment, find_records, finished, results_folder,
+from .records import (check_values, check_writable, differences, find_records, finished, results_folder,
                                save_weights, source, unknown_name, write_record)
 from .separation import Pairs, close_pairs, nearest_other, random_labels
 from .train import (SMALL, DivergedError, Plan, Recipe, find_device, find_dtype, fit, keep_freed_memory, option, parse_option,
-                             replayable, row_name, save_outcomes, wilson)
+                             ran_in, row_name, save_outcomes, wilson)
 
 # %% ../nbs/08_proof_of_concept.ipynb #55adec31
 TEST_LABELS = ("true", "random")  # of the test images in training
@@ -242,9 +242,8 @@ def prove(p: Proof,  # a checked run whose lock is held
     about = {**given.summary(), "eps": eps, "union": {"examples": len(both), "sha256": both.sha256()}}
     save_outcomes(outcomes, p.path.with_suffix(".npz"))
     save_weights(model, p.path.with_suffix(".safetensors"))
-    where = {**environment(p.device), "inner_dtype": str(p.method.dtype or torch.float32), "replayable": replayable(p.method, p.device)}
     return write_record(p.path, {"kind": "proof", "settings": p.settings, "history": history, "metrics": metrics, "data": about,
-                                 "environment": where, "source": source("08_proof_of_concept.ipynb"), "seconds": seconds})
+                                 "environment": ran_in(p), "source": source("08_proof_of_concept.ipynb"), "seconds": seconds})
 
 # %% ../nbs/08_proof_of_concept.ipynb #742b09ec
 def run(settings: Settings = Settings(),  # what to run

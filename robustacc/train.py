@@ -9,8 +9,8 @@ __all__ = ['SMALL', 'PROFILES', 'PAPER_LR', 'AUGMENTS', 'NO_FLIP', 'SHORT', 'HOP
            'make_optimiser', 'learning_rate', 'Best', 'Training', 'restore', 'check_finite', 'save_training',
            'resume_training', 'structure', 'training_settings', 'keeping', 'descend', 'whole_step', 'replayable',
            'train_epoch', 'watch', 'look_back', 'fit', 'wilson', 'balanced', 'evaluate', 'summarise', 'tensorboard',
-           'keep_freed_memory', 'save_outcomes', 'prepare', 'fit_and_evaluate', 'train_row', 'run', 'beside_paper',
-           'parse_option', 'main']
+           'keep_freed_memory', 'save_outcomes', 'ran_in', 'prepare', 'fit_and_evaluate', 'train_row', 'run',
+           'beside_paper', 'parse_option', 'main']
 
 # %% ../nbs/05_train.ipynb #12c3aa40
 import ctypes
@@ -286,7 +286,7 @@ class DivergedError(RuntimeError):
 
 
 def make_optimiser(model: nn.Module, recipe: Recipe, weight_decay: float | None = None) -> torch.optim.Optimizer:
-    "SGD or Adam, as the recipe says; with weight decay (that of the mean loss) AdamW, or a penalty for SGD."
+    "SGD or Adam, as the recipe says, on CUDA one that can be recorded; with weight decay (that of the mean loss) AdamW, or a penalty for SGD."
     if recipe.optimiser not in ("sgd", "adam"): raise unknown_name("optimiser", recipe.optimiser, ("sgd", "adam"))
     if recipe.optimiser == "adam":
         kind, options = (torch.optim.AdamW, {"weight_decay": weight_decay}) if weight_decay else (torch.optim.Adam, {})
@@ -510,7 +510,7 @@ def train_epoch(training: Training,  # changed in place
         n, (images, labels, index) = len(batch.labels), team.share(*batch)
         if recipe.channels_last: images = images.contiguous(memory_format=torch.channels_last)
         if team.size > 1: torch.manual_seed(zlib.crc32(f"{seed} {epoch} {training.step} {team.rank}".encode()))
-        if full := replayed is not None and n == size:
+        if full := (replayed is not None and n == size):
             total = replayed(images, labels, index, torch.full_like(index, epoch), key=training.optimiser.param_groups[0]["lr"]).item()
         else:
             losses = method(model, images, labels, threat, Draw(index, seed, epoch)) if len(images) else images.new_zeros(0)
@@ -684,6 +684,12 @@ def save_outcomes(outcomes: dict[str, np.ndarray], path: Path) -> None:
     atomic_write(path, buffer.getvalue())
 
 
+def ran_in(p: Plan, team: Team = Team()) -> dict:
+    "What a training ran in, for its record: `environment`, the precision inside its attacks, how many processes, whether its steps could be replayed."
+    return {**environment(p.device), "inner_dtype": str(p.method.dtype or torch.float32), "processes": team.size,
+            "replayable": replayable(p.method, p.device, team)}
+
+
 def prepare(p: Plan) -> tuple[Data, Data, Split | None]:
     "The data of a run: as the recipe takes it; what is learned of it and the test set; the validation split, if there is one."
     data = load(p.dataset)
@@ -739,8 +745,7 @@ def train_row(p: Plan,  # a checked run whose lock is held
         about = {**data.summary(), "eps": p.eps or data.eps} | ({"validation": {"examples": len(held), "sha256": held.sha256()}} if held else {})
         save_outcomes(outcomes, files[".npz"])
         save_weights(model, files[".safetensors"])
-        where = {**environment(p.device), "inner_dtype": str(p.method.dtype or torch.float32), "processes": team.size, "replayable": replayable(p.method, p.device, team)}
-        return write_record(p.path, {"kind": "train", "settings": p.settings, **found, "data": about, "environment": where, "source": source(notebook)})
+        return write_record(p.path, {"kind": "train", "settings": p.settings, **found, "data": about, "environment": ran_in(p, team), "source": source(notebook)})
     return lead(team, written)
 
 # %% ../nbs/05_train.ipynb #d5151752
