@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from robustacc.attacks import PGD, MultiTargeted, Threat, correct, evaluate_robustness, ranked_targets
 from robustacc.data import load, to_float
 from robustacc.networks import build
-from robustacc.records import atomic_write, environment, source
+from robustacc.files import atomic_write
+from robustacc.records import environment, source
 from robustacc.train import load_trained, plan, run
 
 BATCH = 64  # images at a time, for everybody

@@ -26,7 +26,8 @@ from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
 from robustacc.data import DATASETS, load
-from robustacc.records import atomic_write, environment
+from robustacc.files import atomic_write
+from robustacc.records import environment
 from robustacc.separation import nearest_other
 
 

@@ -34,7 +34,8 @@ from robustacc.data import Augment, Data, batches, load
 from robustacc.graphs import WARM_UP, Replayed
 from robustacc.methods import make_method
 from robustacc.networks import ARCHS, build
-from robustacc.records import atomic_write, environment, source
+from robustacc.files import atomic_write
+from robustacc.records import environment, source
 from robustacc.train import Recipe, Training, find_device, find_dtype, keep_freed_memory, make_optimiser, train_epoch, whole_step
 
 SEED = 0

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import to_float
-from .records import unknown_name
+from .checks import unknown_name
 
 # %% ../nbs/03_attacks.ipynb #9cfb9ead
 NORMS = ("inf", "2")

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 
 from .ledger import Paired, metric
 from .paper import DROPOUT_TABLES, label_order, table
-from .records import checkout, differences
+from .files import checkout
+from .records import differences
 from .train import Plan, each_row, plan, tool_labels
 
 # %% ../nbs/06_dropout.ipynb #44bb46e2

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .attacks import Threat, ascend, at_least_float32, laid_out, looking_at, start_point, _batches
-from .records import unknown_name
+from .checks import unknown_name
 
 # %% ../nbs/03a_lipschitz.ipynb #b91fe444
 def lipschitz_ratio(logits: Tensor,  # (n, C) f(x)

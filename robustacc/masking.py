@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .attacks import PGD, Threat, ascend, check_logits, correct, cross_entropy, looking_at, robust, start_point, _batches
 from .lipschitz import top_two_margin
-from .records import unknown_name
+from .checks import unknown_name
 from .strong_attacks import Square
 
 # %% ../nbs/03c_masking.ipynb #f1df69de

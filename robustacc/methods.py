@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .attacks import PGD, Draw, Threat, ascend, at_least_float32, cross_entropy, divergence, looking_at, start_point, _per_example
 from .paper import method_label
-from .records import unknown_name
+from .checks import unknown_name
 
 # %% ../nbs/04_methods.ipynb #7aa2cc47
 VARIANTS = ("paper", "released")

@@ -20,17 +20,19 @@ import torch
 from torch import nn
 
 from .attacks import PGD, MultiTargeted, Threat, correct, evaluate_robustness, robust
-from .checkpoints import clear_leftovers, digest, lock, piecewise, read_checkpoint
+from .checkpoints import digest, piecewise, read_checkpoint
+from .files import check_writable, clear_leftovers, lock, results_folder
 from .data import DATASETS, Data, Split, load, to_float
 from .methods import make_method
 from .networks import build
 from .paper import DATASET_NAMES, table
 from .processes import find_team
-from .records import (check_values, check_writable, differences, find_records, finished, results_folder,
-                               save_weights, source, unknown_name, write_record)
+from .checks import check_values, unknown_name
+from .records import differences, find_records, finished, save_weights, source, write_record
 from .separation import Pairs, close_pairs, nearest_other, random_labels
-from .train import (SMALL, DivergedError, Plan, Recipe, find_device, find_dtype, fit, keep_freed_memory, option, parse_option,
-                             ran_in, row_name, save_outcomes, wilson)
+from .statistics import wilson
+from .train import (SMALL, DivergedError, Plan, Recipe, find_device, find_dtype, fit, keep_freed_memory, option, parse_option, ran_in,
+                             row_name, save_outcomes)
 
 # %% ../nbs/08_proof_of_concept.ipynb #55adec31
 TEST_LABELS = ("true", "random")  # of the test images in training

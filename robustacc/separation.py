@@ -7,7 +7,7 @@ __all__ = ['FILTER_PIXELS', 'WITNESSES', 'EVERY', 'BACKENDS', 'PARTS', 'RANDOM_L
            'nearest_other', 'nearest_own', 'separation', 'statistics', 'histogram', 'show_histogram', 'Pairs',
            'closest_pairs', 'show_pairs', 'pair_list', 'pair_pictures', 'class_minima', 'duplicates', 'close_pairs',
            'ignored_examples', 'random_labels', 'random_separation', 'Margins', 'margins', 'margin_summary',
-           'upper_bound', 'beside_paper', 'audit', 'audit_page', 'pixels', 'from_pixels', 'save_record', 'main']
+           'beside_paper', 'audit', 'audit_page', 'pixels', 'from_pixels', 'save_record', 'main']
 
 # %% ../nbs/01_separation.ipynb #bcd7e945
 import base64
@@ -29,7 +29,10 @@ import torch
 
 from .data import DATASETS, Data, Split, load
 from .paper import separation_row
-from .records import atomic_write, environment, source, unknown_name, write_record
+from .checks import unknown_name
+from .files import atomic_write
+from .records import environment, source, write_record
+from .statistics import upper_bound
 
 # %% ../nbs/01_separation.ipynb #bddf2f70
 def stamp(figure, summary: Mapping) -> None:
@@ -779,15 +782,6 @@ def margin_summary(margins: Margins) -> dict:  # n, mean, positive, zero, negati
     shares = {name: float(share.mean()) for name, share in signs.items()}
     return {"n": len(margin), "mean": float(margin.mean()), **shares, "step": step,
             "counts": np.bincount(levels + 255, minlength=511).tolist()}
-
-# %% ../nbs/01_separation.ipynb #607f0df1
-def upper_bound(k: int,  # how many of the points showed it
-                n: int,  # how many independent points there were
-                confidence: float = .95) -> float:  # in [0, 1]
-    "One-sided upper confidence bound for a probability (Clopper-Pearson)."
-    if not 0 <= k <= n or n < 1: raise ValueError(f"k {k} of n {n}: expected 0 <= k <= n and n >= 1")
-    from scipy.stats import beta
-    return 1. if k == n else float(beta.ppf(confidence, k + 1, n - k))
 
 # %% ../nbs/01_separation.ipynb #9c3b83ba
 def beside_paper(dataset: str,  # name of the data set

@@ -43,7 +43,7 @@ from urllib.parse import unquote, urlsplit
 
 from .data import DATASETS
 from .networks import ARCHS
-from .records import atomic_write, checkout
+from .files import atomic_write, checkout
 from .train import PROFILES
 
 # %% ../nbs/10_site.ipynb #41669bc0

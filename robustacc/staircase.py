@@ -19,7 +19,7 @@ import numpy as np
 
 from .methods import VARIANTS
 from .paper import method_label
-from .records import unknown_name
+from .checks import unknown_name
 
 # %% ../nbs/07_staircase.ipynb #fa2c5ba6
 STAIRS, EPS, NOISE, X_NOISE = 10, 1/3, .1, .005

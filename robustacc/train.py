@@ -8,7 +8,7 @@ __all__ = ['SMALL', 'PROFILES', 'PAPER_LR', 'AUGMENTS', 'NO_FLIP', 'SHORT', 'HOP
            'Settings', 'Plan', 'row_name', 'find_device', 'find_dtype', 'plan', 'each_row', 'DivergedError',
            'make_optimiser', 'learning_rate', 'Best', 'Training', 'restore', 'check_finite', 'save_training',
            'resume_training', 'structure', 'training_settings', 'keeping', 'descend', 'whole_step', 'replayable',
-           'train_epoch', 'watch', 'look_back', 'fit', 'wilson', 'balanced', 'evaluate', 'summarise', 'tensorboard',
+           'train_epoch', 'watch', 'look_back', 'fit', 'balanced', 'evaluate', 'summarise', 'tensorboard',
            'keep_freed_memory', 'save_outcomes', 'ran_in', 'prepare', 'fit_and_evaluate', 'train_row', 'run',
            'beside_paper', 'parse_option', 'main']
 
@@ -33,17 +33,18 @@ import torch
 from torch import nn
 
 from .attacks import MultiTargeted, PGD, Threat, correct, robust
-from .checkpoints import (CheckpointError, clear_leftovers, deferred_interrupt, digest, load_checkpoint, lock, piecewise,
-                                   read_checkpoint, save_checkpoint)
+from .checkpoints import CheckpointError, deferred_interrupt, digest, load_checkpoint, piecewise, read_checkpoint, save_checkpoint
+from .files import atomic_write, check_writable, clear_leftovers, lock, results_folder
 from .data import DATASETS, Augment, Data, Split, batches, load
 from .graphs import Replayed
 from .lipschitz import local_lipschitz
 from .methods import METHODS, VARIANTS, Draw, Method, make_method
 from .networks import ARCHS, build
 from .paper import published_row
+from .statistics import wilson
 from .processes import Team, add_up, anybody, find_team, lead, leading, leave, spread
-from .records import (atomic_write, check_values, check_writable, environment, finished, load_trained, results_folder,
-                               save_weights, source, unknown_name, write_record)
+from .checks import check_values, unknown_name
+from .records import environment, finished, load_trained, save_weights, source, write_record
 
 # %% ../nbs/05_train.ipynb #8fd102a0
 @dataclass(frozen=True)
@@ -596,13 +597,6 @@ def fit(model: nn.Module,  # trained in place
     return training.history
 
 # %% ../nbs/05_train.ipynb #7f01d3b6
-def wilson(hits: int, n: int, z: float = 1.96) -> list[float]:
-    "The 95% Wilson interval of a share of `hits` among `n`, in percent."
-    p, z2 = hits / n, z * z / n
-    center, half = (p + z2 / 2) / (1 + z2), z * math.sqrt(p * (1 - p) / n + z2 / (4 * n)) / (1 + z2)
-    return [100 * max(0., center - half), 100 * min(1., center + half)]
-
-
 def balanced(right: np.ndarray, labels: np.ndarray) -> float:
     "The mean over classes of the share of `right`, in percent."
     return 100 * float(np.mean([right[labels == label].mean() for label in np.unique(labels)]))

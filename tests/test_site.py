@@ -12,7 +12,7 @@ import yaml
 
 from robustacc import site
 from robustacc.data import DATASETS
-from robustacc.records import checkout
+from robustacc.files import checkout
 
 ROOT = checkout()
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from robustacc.records import checkout
+from robustacc.files import checkout
 
 NOTEBOOKS = sorted((checkout() / "nbs").glob("*.ipynb"))
 

@@ -20,7 +20,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
 
-from robustacc.records import finished, results_folder, unknown_name  # noqa: E402
+from robustacc.checks import unknown_name
+from robustacc.files import results_folder
+from robustacc.records import finished# noqa: E402
 from robustacc.train import each_row, plan  # noqa: E402
 
 PASSES = {"natural": 1, "gr": 4, "at": 11, "rst": 12, "trades": 13, "llr": 14}  # through the network and back for each example, about
