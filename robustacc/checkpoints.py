@@ -11,6 +11,7 @@ import hashlib
 import json
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,33 +82,50 @@ def load_checkpoint(path: str | Path,  # where the checkpoint would be
 # %% ../nbs/04b_checkpoints.ipynb #f3e8c196
 @contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    "Within this context the first Ctrl-C waits to be asked for, with the function that it gives; the second interrupts at once."
-    asked = []
+    "Within this context the first Ctrl-C or SIGTERM waits to be asked for, with the function that it gives; the second interrupts at once."
+    asked, before = [], {}
 
     def note(number, frame):
         if asked: raise KeyboardInterrupt
         asked.append(number)
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if ours: signal.signal(signal.SIGINT, note)
+    if threading.current_thread() is threading.main_thread():
+        usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        before = {number: handler for number, handler in usual.items() if signal.getsignal(number) in (handler, signal.default_int_handler)}
+        before = {number: signal.signal(number, note) for number in before}
     try:
         yield lambda: bool(asked)
         if asked: raise KeyboardInterrupt
     finally:
-        if ours: signal.signal(signal.SIGINT, signal.default_int_handler)
+        for number, handler in before.items(): signal.signal(number, handler)
 
 # %% ../nbs/04b_checkpoints.ipynb #a97c675b
-def piecewise(pieces: Mapping[str, Callable[[], np.ndarray]],  # by name, what finds an array
+_KEPT_EVERY = 5.  # seconds between two savings of `piecewise`
+
+
+def piecewise(pieces: Mapping[str, tuple[int, Callable[[int, int], np.ndarray]]],  # name -> how many examples, and what finds those from start to stop
               path: str | Path | None,  # where to keep what has been found; None: nowhere
               settings: Mapping,  # what the arrays depend on
+              *,
+              chunk: int = 128,  # examples at a time, 1 or more
+              progress: bool = False,  # show a bar
               ) -> dict[str, np.ndarray]:  # what each piece has found, in their order
-    "Do pieces of work in order, except those that an earlier process has done; errors as `load_checkpoint`."
-    kept = load_checkpoint(path, settings) if path is not None else None
-    found = {name: value.numpy() for name, value in kept[0].items()} if kept else {}
-    for name, piece in pieces.items():
-        if name in found: continue
-        found[name] = piece()
-        if path is not None: save_checkpoint(path, {key: torch.tensor(value) for key, value in found.items()}, {"settings": settings})
-    return {name: found[name] for name in pieces}
+    "Do pieces of work in order, except what an earlier process has done; errors as `load_checkpoint`."
+    from tqdm import tqdm
+    kept = load_checkpoint(path, {**settings, "chunk": chunk}) if path is not None else None
+    found = {name: [value.numpy()] for name, value in kept[0].items()} if kept else {}
+    def keep():
+        if path is not None: save_checkpoint(path, {name: torch.tensor(np.concatenate(parts)) for name, parts in found.items()}, {"settings": {**settings, "chunk": chunk}})
+    done, last = {name: sum(map(len, parts)) for name, parts in found.items()}, time.monotonic()
+    with tqdm(total=sum(n for n, _ in pieces.values()), initial=sum(done.values()), unit="img", disable=not progress) as bar:
+        for name, (n, work) in pieces.items():
+            bar.set_description(name)
+            for start in range(done.get(name, 0), n, chunk):
+                found.setdefault(name, []).append(work(start, min(start + chunk, n)))
+                bar.update(min(chunk, n - start))
+                if time.monotonic() - last >= _KEPT_EVERY or start + chunk >= n:
+                    keep()
+                    last = time.monotonic()
+    return {name: np.concatenate(found[name]) for name in pieces}
 
 # %% ../nbs/04b_checkpoints.ipynb #c824a547
 __getattr__ = renamed(__name__, {"LockedError": "robustacc.files.LockedError",

@@ -20,26 +20,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
 
-from robustacc.checks import unknown_name
-from robustacc.files import results_folder
-from robustacc.records import finished# noqa: E402
-from robustacc.train import each_row, plan  # noqa: E402
+from robustacc.files import results_folder  # noqa: E402
+from robustacc.records import finished  # noqa: E402
+from robustacc.runs import listed_rows  # noqa: E402
+from robustacc.train import plan  # noqa: E402
 
 PASSES = {"natural": 1, "gr": 4, "at": 11, "rst": 12, "trades": 13, "llr": 14}  # through the network and back for each example, about
 
 
 def listed(profile: str, datasets: list[str] | None, studies: list[str], seeds: list[int]) -> list[dict]:
     "The rows of a profile's configuration, the cheapest first; `ValueError` names an unknown data set or study."
-    from yaml import safe_load
-    config, rows = safe_load((ROOT / "workflow" / "config" / f"{profile}.yaml").read_text()), []
-    offered = config.get("studies", {})
-    for kind, names, there in (("data set", datasets or (), config["rows"]), ("study", studies, offered)):
-        for name in names:
-            if name not in there: raise unknown_name(f"{kind} of profile {profile!r}", name, list(there))
-    for part in (config["rows"], *(offered[study] for study in studies)):
-        for dataset, some in part.items():
-            if datasets and dataset not in datasets: continue
-            rows += [{"dataset": dataset, "profile": profile, **row} for row in each_row({"seed": seeds, **row} for row in some)]
+    rows = listed_rows(profile, datasets=datasets or None, studies=["", *studies], seeds=seeds)
     once = {str(plan(**row).path): row for row in rows}
     return sorted(once.values(), key=lambda row: PASSES[row["method"]] * plan(**row).recipe.epochs)
 
@@ -81,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="?", help="a file of rows, from --list")
     parser.add_argument("--list", action="store_true", help="print rows instead of running them")
-    parser.add_argument("--profile", default="paper", choices=("smoke", "quick", "paper"), help="of --list (default: %(default)s)")
+    parser.add_argument("--profile", default="paper", choices=("smoke", "quick", "medium", "paper"), help="of --list (default: %(default)s)")
     parser.add_argument("--datasets", nargs="*", help="of --list; default: all")
     parser.add_argument("--studies", nargs="*", default=[], help="of --list: rows of these studies too")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0], help="of --list (default: 0)")
