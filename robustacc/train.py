@@ -7,8 +7,9 @@ __all__ = ['HOPELESS', 'EVERY', 'FREED', 'COLUMNS', 'augmented', 'hold_out', 'av
            'find_device', 'find_dtype', 'plan', 'DivergedError', 'make_optimiser', 'learning_rate', 'Best', 'Training',
            'restore', 'check_finite', 'save_training', 'resume_training', 'structure', 'training_settings', 'keeping',
            'descend', 'whole_step', 'replayable', 'train_epoch', 'watch', 'look_back', 'fit', 'balanced', 'measured_on',
-           'evaluate', 'summarise', 'tensorboard', 'keep_freed_memory', 'save_outcomes', 'ran_in', 'subsets', 'prepare',
-           'fit_and_evaluate', 'train_row', 'run', 'printed_row', 'comparable', 'beside_paper', 'parse_option', 'main']
+           'numbered', 'evaluate', 'summarise', 'tensorboard', 'keep_freed_memory', 'save_outcomes', 'ran_in',
+           'subsets', 'prepare', 'fit_and_evaluate', 'train_row', 'run', 'printed_row', 'comparable', 'beside_paper',
+           'parse_option', 'main']
 
 # %% ../nbs/05_train.ipynb #12c3aa40
 import ctypes
@@ -517,9 +518,12 @@ def measured_on(data: Data,  # both splits
             "test_acc": None, "adv_test_acc/pgd": None, "adv_test_acc/mt": some(data.test, recipe.mt), "test_lipschitz": None}
 
 # %% ../nbs/05_train.ipynb #d67a9c97
-class _Numbered:
+class numbered:
     "An attack or a search whose examples are numbered from `first`, not from 0."
-    def __init__(self, inner, first: int): self.inner, self.first = inner, first
+    def __init__(self,
+                 inner: Callable,  # an attack, or a search such as `LocalLipschitz()`
+                 first: int,  # number of the first example, 0 or more
+                 ): self.inner, self.first = inner, first
     def __getattr__(self, name): return getattr(self.inner, name)
     def __call__(self, *args, index, **options): return self.inner(*args, index=index + self.first, **options)
 
@@ -529,8 +533,8 @@ def _measurement(key: str, model, split: Split, threat: Threat, **how) -> Callab
     attack = {"pgd": PGD(), "mt": MultiTargeted()}.get(key.partition("/")[2])
     def work(start, stop):
         images, labels = split.images[start:stop], split.labels[start:stop]
-        if attack is not None: return robust(model, images, labels, _Numbered(attack, start), threat, **how)
-        if key == "test_lipschitz": return local_lipschitz(model, images, eps=threat.eps, search=_Numbered(LocalLipschitz(), start), **how)
+        if attack is not None: return robust(model, images, labels, numbered(attack, start), threat, **how)
+        if key == "test_lipschitz": return local_lipschitz(model, images, eps=threat.eps, search=numbered(LocalLipschitz(), start), **how)
         return correct(model, images, labels, device=how["device"])
     return work
 
