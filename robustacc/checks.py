@@ -85,7 +85,7 @@ def _tensor_as_array(values: Tensor, name: str) -> np.ndarray:
 def _no_array(values, name: str) -> ValueError:
     "The error for what cannot be an array, with what to do about it."
     if isinstance(values, DataLoader | Dataset):
-        how = f"collect it first, for example x, y = map(torch.stack, zip(*{'loader.dataset' if isinstance(values, DataLoader) else 'dataset'}))"
+        how = f"collect it first: torch.stack([x for x, y in {'loader.dataset' if isinstance(values, DataLoader) else 'dataset'}])"
     elif isinstance(values, Mapping): how = "pass one of its values"
     elif isinstance(values, Iterator | Set): how = "make it a list first"
     else: how = "lists, arrays, tensors and pandas tables are"
