@@ -24,10 +24,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustacc.attacks import PGD, MultiTargeted, Threat, correct, evaluate_robustness, ranked_targets
-from robustacc.data import load, to_float
-from robustacc.networks import build
+from robustacc.attacks import PGD, MultiTargeted, Threat, ranked_targets
+from robustacc.checks import to_float
+from robustacc.data import load
+from robustacc.evaluation import correct, evaluate_robustness
 from robustacc.files import atomic_write
+from robustacc.networks import build
 from robustacc.records import environment, source
 from robustacc.train import load_trained, plan, run
 

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['lipschitz_ratio', 'LocalLipschitz', 'top_two_margin', 'local_lipschitz', 'coordinate_lipschitz', 'operator_norm',
-           'norm_product', 'linear_pieces', 'ExactLipschitz', 'exact_lipschitz']
+           'norm_product', 'ExactLipschitz', 'exact_lipschitz']
 
 # %% ../nbs/03a_lipschitz.ipynb #490127dd
 import math
+import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,8 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .attacks import Threat, ascend, at_least_float32, laid_out, looking_at, start_point, _batches
-from .checks import unknown_name
+from .attacks import Threat, ascend, at_least_float32, check_threat, start_point
+from .checks import as_array, check_norm, unknown_name
+from .evaluation import channels_last, check_inputs, pixel_batches
+from .guard import frozen, ordinary, weight_types
 
 # %% ../nbs/03a_lipschitz.ipynb #b91fe444
 def lipschitz_ratio(logits: Tensor,  # (n, C) f(x)
@@ -33,41 +36,69 @@ def lipschitz_ratio(logits: Tensor,  # (n, C) f(x)
     distance = torch.linalg.vector_norm((images - moved + offset).flatten(1), ord=q, dim=1)
     return change / distance.clamp_min(1e-12)
 
+# %% ../nbs/03a_lipschitz.ipynb #77b1a484
+def _order(p: float | str, name: str) -> float:
+    "A norm as a number of 1 or more: 2, \"L1\", \"inf\"."
+    if isinstance(p, str): p = 1. if p.strip().casefold() in ("1", "l1") else float(check_norm(p, name=name))
+    if isinstance(p, bool) or not isinstance(p, numbers.Real) or not p >= 1: raise ValueError(f"{name} {p!r}: it must be 1 or more, or inf")
+    return float(p)
+
+# %% ../nbs/03a_lipschitz.ipynb #baf97cd0
+def _check_search(search) -> None:
+    "Settings of a `LocalLipschitz` with one spelling of each norm; `ValueError` for what is not allowed."
+    for name, allowed in (("keep", ("best", "final")), ("variant", ("paper", "released")), ("normalise", ("none", "margin"))):
+        if getattr(search, name) not in allowed: raise unknown_name(name, getattr(search, name), allowed)
+    object.__setattr__(search, "p", _order(search.p, "p"))
+    object.__setattr__(search, "q", float(check_norm(search.q, name="q")))
+    if not isinstance(search.steps, numbers.Integral) or isinstance(search.steps, bool) or search.steps < 0:
+        raise ValueError(f"steps {search.steps!r}: it must be an integer of at least 0")
+    if not isinstance(search.step, numbers.Real) or not 0 < search.step < math.inf: raise ValueError(f"step {search.step!r}: it must be above 0, and finite")
+    if search.variant == "released" and search.q != math.inf: raise ValueError(f"q {search.q:g}: the released variant has inf only")
+
+
+def _ascend_ratio(search, ask: Callable, images: Tensor, start: Tensor, threat: Threat) -> Tensor:
+    "The end (n, ...) of the search for images (n, ...), with a model that is frozen."
+    with torch.no_grad(): logits = ask(images)
+    if search.variant == "released":
+        def downhill(x): return -lipschitz_ratio(logits, ask(x), images, x, p=search.p, offset=1e-6)
+        return ascend(downhill, images, start, threat, steps=search.steps, step_size=.003)
+    def ratio(x): return lipschitz_ratio(logits, ask(x), images, x, p=search.p, q=search.q)
+    return ascend(ratio, images, start, threat, steps=search.steps, step_size=search.step * threat.eps, keep=search.keep)
+
 # %% ../nbs/03a_lipschitz.ipynb #d53d9bcc
 @dataclass(frozen=True)
 class LocalLipschitz:
     "The search behind Eq. (3): by default ten steps of eps/5, best iterate, l1 over l-infinity."
     steps: int = 10  # number of steps
     step: float = 1 / 5  # step size as a fraction of eps; the released variant's is .003
-    p: float = 1  # norm of the change of the logits, 1 or more; inf: the largest coordinate, as in Definition 1
-    q: float = math.inf  # norm of the change of the images: inf or 2, the norm of the ball
+    p: float | str = 1.  # norm of the change of the logits, 1 or more; inf: the largest coordinate, as in Definition 1
+    q: float | str = math.inf  # norm of the change of the images: inf or 2, the norm of the ball
     keep: str = "best"  # "best" or "final" iterate; the released variant keeps the final one
     variant: str = "paper"  # "paper": the equation; "released": what the published numbers were made with
     normalise: str = "none"  # "none" or "margin": as if the logits were scaled to the margin 2 of Lemma 4.1
 
-    def __post_init__(self):
-        for name, allowed in (("keep", ("best", "final")), ("variant", ("paper", "released")), ("normalise", ("none", "margin"))):
-            if getattr(self, name) not in allowed: raise unknown_name(name, getattr(self, name), allowed)
-        if not self.p >= 1: raise ValueError(f"p {self.p!r}: it must be 1 or more")
-        if self.q not in (math.inf, 2): raise ValueError(f"q {self.q!r}: it must be inf or 2")
-        if self.variant == "released" and self.q != math.inf: raise ValueError(f"q {self.q!r}: the released variant has inf only")
+    def __post_init__(self): _check_search(self)
 
-    def find(self, model: Callable, images: Tensor, threat: Threat, *, index: Tensor | None = None, seed: int = 0) -> Tensor:
-        "The points x' (n, ...) that the search ends at, for images (n, ...) in [0, 1]."
+    def find(self,
+             model: Callable,  # images (n, ...) in [0, 1] -> logits (n, C)
+             images: Tensor,  # (n, ...) x, floats in [0, 1]
+             threat: Threat,  # the balls, in the norm q
+             *,
+             index: Tensor | None = None,  # (n,) the examples' places in their data set; None: 0 to n - 1
+             seed: int = 0,  # of the starts
+             ) -> Tensor:  # (n, ...)
+        "The points x' that the search ends at; `ValueError` for a threat of another norm and for half-precision weights."
+        if check_threat(threat).norm != ("2" if self.q == 2 else "inf"): raise ValueError(f"threat {threat}: its norm must be that of q, {self.q:g}")
+        if low := weight_types(model) & {torch.float16, torch.bfloat16}: raise ValueError(f"weights of {low.pop()}: they must be float32 or float64 here, call model.float()")
+        images = ordinary(images.detach())
         index = torch.arange(len(images), device=images.device) if index is None else index
         start = start_point(images, threat, start="gaussian", index=index, seed=seed)
-        with looking_at(model):
-            with torch.no_grad(): logits = model(images)
-            if self.variant == "released":
-                def downhill(x): return -lipschitz_ratio(logits, model(x), images, x, p=self.p, offset=1e-6)
-                return ascend(downhill, images, start, threat, steps=self.steps, step_size=.003)
-            def ratio(x): return lipschitz_ratio(logits, model(x), images, x, p=self.p, q=self.q)
-            return ascend(ratio, images, start, threat, steps=self.steps, step_size=self.step * threat.eps, keep=self.keep)
+        with frozen(model) as ask: return _ascend_ratio(self, ask, images, start, threat)
 
     def __call__(self, model: Callable, images: Tensor, threat: Threat, *, index: Tensor | None = None, seed: int = 0) -> Tensor:
-        "Per-example values (n,) found for images (n, ...) in [0, 1]."
+        "Values (n,) of the quotient where the search ends, in logits per pixel unit; parameters as those of `find`."
         found = self.find(model, images, threat, index=index, seed=seed)
-        with looking_at(model), torch.no_grad(): logits, moved = model(images), model(found)
+        with frozen(model) as ask, torch.no_grad(): logits, moved = ask(images), ask(found)
         offset = 1e-6 if self.variant == "released" else 0.
         values = lipschitz_ratio(logits, moved, images, found, p=self.p, q=self.q, offset=offset)
         return values if self.normalise == "none" else 2 * values / top_two_margin(logits)
@@ -82,36 +113,39 @@ def top_two_margin(logits: Tensor,  # (n, C), C of 2 or more
 
 # %% ../nbs/03a_lipschitz.ipynb #d1b0789f
 def local_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
-                    images,  # (n, c, h, w) uint8 or float in [0, 1], array or tensor
+                    images,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
                     *,
                     eps: float,  # radius of the ball
                     search: LocalLipschitz = LocalLipschitz(),  # the search
                     seed: int = 0,  # seed of the starts
                     batch_size: int | None = None,  # examples at a time; None: 64 on a CPU, 512 elsewhere
                     device: str = "cpu",  # where the model is
+                    stochastic: bool = False,  # the model is meant to be random: do not compare two passes
                     progress: bool = False,  # show a bar
                     ) -> np.ndarray:  # (n,) float64, in logits per pixel unit (normalised: in 1 per pixel unit)
     "The empirical Lipschitz constant of Eq. (3), per example."
     from tqdm import tqdm
-    threat, n = Threat(eps, "2" if search.q == 2 else "inf"), len(images)
-    values = np.zeros(n)
-    with laid_out(model, device), tqdm(total=n, desc="Lipschitz", disable=not progress, leave=False) as bar:
-        for x, _, i in _batches(images, np.zeros(n, dtype=np.int64), np.arange(n), batch_size, device):
+    threat = Threat(eps, search.q)
+    images, labels = check_inputs(model, images, device=device, stochastic=stochastic)
+    n, values = len(images), np.zeros(len(images))
+    with channels_last(model, device), tqdm(total=n, desc="Lipschitz", disable=not progress, leave=False) as bar:
+        for x, _, i in pixel_batches(images, labels, np.arange(n), batch_size=batch_size, device=device):
             values[i.cpu().numpy()] = search(model, x, threat, index=i, seed=seed).double().cpu().numpy()
             bar.update(len(i))
     return values
 
 # %% ../nbs/03a_lipschitz.ipynb #e1ffb1af
 def coordinate_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
-                         images,  # (n, c, h, w) uint8 or float in [0, 1], array or tensor
+                         images,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
                          *,
                          device: str = "cpu",  # where the model is
-                         **options,  # eps and the other options of `local_lipschitz`
+                         **options: object,  # eps and the other options of `local_lipschitz`
                          ) -> np.ndarray:  # (n, C) float64: L_i per example; its maximum over C is the L of Definition 1
     "The empirical Lipschitz constant of each logit, by a search of its own."
-    with looking_at(model):
-        with torch.no_grad(): classes = model(next(_batches(images[:1], np.zeros(1, dtype=np.int64), np.arange(1), 1, device))[0]).shape[1]
-        def logit(i): return lambda x: model(x)[:, i:i + 1]
+    images, labels = check_inputs(model, images, device=device, stochastic=True)
+    with frozen(model) as ask:
+        with torch.no_grad(): classes = ask(next(pixel_batches(images[:1], labels[:1], np.arange(1), device=device))[0]).shape[1]
+        def logit(i): return lambda x: ask(x)[:, i:i + 1]
         return np.stack([local_lipschitz(logit(i), images, device=device, **options) for i in range(classes)], 1)
 
 # %% ../nbs/03a_lipschitz.ipynb #95928942
@@ -125,11 +159,13 @@ def operator_norm(weight,  # (C, d) matrix
                   *,
                   p: float = 1,  # norm of the outputs: 1 (C of at most 16), inf, or 2 with q=2
                   q: float = math.inf,  # norm of the inputs: inf or 2
-                  ) -> float:
+                  ) -> float:  # ||W||_{q -> p}
     "max ||W d||_p over ||d||_q <= 1, exactly."
-    weight = np.asarray(weight, dtype=np.float64)
+    weight = as_array(weight, name="weight").astype(np.float64)
+    if weight.ndim != 2 or not np.isfinite(weight).all(): raise ValueError(f"weight of shape {weight.shape}: it must be a matrix of finite numbers")
+    p, q = _order(p, "p"), float(check_norm(q, name="q"))
     if q not in (math.inf, 2) or p not in (1, math.inf, 2) or (p == 2 and q != 2):
-        raise ValueError(f"p {p!r}, q {q!r}: allowed are p 1 or inf with q inf or 2, and p 2 with q 2")
+        raise ValueError(f"p {p:g}, q {q:g}: allowed are p 1 or inf with q inf or 2, and p 2 with q 2")
     if p == 2: return float(np.linalg.norm(weight, 2))
     rows = weight if p == math.inf else _signs(len(weight)) @ weight
     return float(np.linalg.norm(rows, ord=1 if q == math.inf else 2, axis=1).max())
@@ -155,7 +191,7 @@ def norm_product(net: nn.Sequential,  # Linear, ReLU, ..., Linear
     return math.prod([operator_norm(weight, p=q, q=q) for weight in hidden]) * operator_norm(last, p=p, q=q)
 
 # %% ../nbs/03a_lipschitz.ipynb #d788e03d
-def linear_pieces(net: nn.Sequential,  # Linear, ReLU, ..., Linear; tiny
+def _linear_pieces(net: nn.Sequential,  # Linear, ReLU, ..., Linear; tiny
                   image: np.ndarray,  # (d,) x, in [0, 1]
                   eps: float,  # radius of the l-infinity ball
                   ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
@@ -194,18 +230,20 @@ def exact_lipschitz(net: nn.Sequential,  # Linear, ReLU, ..., Linear; tiny
                     eps: float,  # radius of the l-infinity ball
                     *,
                     p: float = 1,  # norm of the change of the logits: 1 or inf
-                    ) -> ExactLipschitz:
+                    ) -> ExactLipschitz:  # the value, its upper bound by slopes, and the number of pieces
     "The maximum of Eq. (3) at one image of a tiny ReLU network, over the l-infinity ball and within [0, 1]."
     from scipy.optimize import linprog
-    Threat(eps)
+    eps, p = Threat(eps).eps, _order(p, "p")
     if p not in (1, math.inf): raise ValueError(f"p {p!r}: it must be 1 or inf")
-    x, layers = np.asarray(image, dtype=np.float64).ravel(), _layers(net)
+    x, layers = as_array(image, name="image").astype(np.float64).ravel(), _layers(net)
+    if x.shape != (layers[0][0].shape[1],) or not (np.isfinite(x) & (x >= 0) & (x <= 1)).all():
+        raise ValueError(f"image of shape {x.shape}, from {x.min():g} to {x.max():g}: it must be ({layers[0][0].shape[1]},) and in [0, 1]")
     low, high = np.maximum(-eps, -x), np.minimum(eps, 1 - x)
     fx, n, box = x, len(x), np.hstack([np.vstack([np.eye(len(x)), -np.eye(len(x))]), -np.append(high, -low)[:, None]])
     for i, (weight, bias) in enumerate(layers): fx = weight @ (fx if i == 0 else np.maximum(fx, 0)) + bias
     directions = _signs(len(fx)) if p == 1 else np.vstack([np.eye(len(fx)), -np.eye(len(fx))])
     value, steepest, pieces = 0., 0., 0
-    for A, b, G, h in linear_pieces(net, x, eps):
+    for A, b, G, h in _linear_pieces(net, x, eps):
         rest = np.where(np.abs(b - fx) < 1e-10 * (1 + np.abs(fx)), 0, b - fx)      # 0 in the piece of x itself
         cuts = np.vstack([np.hstack([G, -h[:, None]]), box])
         for s in directions:

@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from robustacc import strong_attacks
-from robustacc.attacks import PGD, Threat, ascend, correct, cross_entropy, evaluate_robustness, robust, start_point
-from robustacc.data import load, to_float
+from robustacc.attacks import PGD, Threat, ascend, cross_entropy, start_point
+from robustacc.checks import to_float
+from robustacc.data import load
+from robustacc.evaluation import correct, evaluate_robustness, robust
 from robustacc.strong_attacks import APGD, APGDTargeted, Square
 
 EPS = .15
@@ -190,7 +192,7 @@ def test_square_leaves_about_the_same_accuracy(nets, digits, monkeypatch):
     def ours(): return [robust(net, x, y, Square(queries=300), Threat(EPS), seed=seed).mean() for seed in range(3)]
     theirs = [(clean & correct(net, ta.Square(net, norm="Linf", eps=EPS, n_queries=300, seed=seed)(x, y).detach(), y)).mean() for seed in range(3)]
     as_published = ours()
-    monkeypatch.setattr(strong_attacks, "HALVINGS", (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
+    monkeypatch.setattr(strong_attacks, "_HALVINGS", (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000))
     like_theirs = ours()
     print("square: ours", as_published, "with their schedule", like_theirs, "theirs", theirs)
     assert abs(np.mean(like_theirs) - np.mean(theirs)) <= .01, (like_theirs, theirs)

@@ -20,11 +20,11 @@ from safetensors.torch import save_file
 from robustacc.data import load
 from robustacc.methods import make_method
 from robustacc.networks import WideResNet, build
-from robustacc.processes import find_team, leave
+from robustacc.processes import find_group, leave_group
 from robustacc.train import Best, Recipe, fit
 
 torch.set_num_threads(1)
-team, digits = find_team("cpu"), load("digits").take(train=61, test=20)             # batches of 20, 20, 20 and 1: the last leaves one process without any
+team, digits = find_group("cpu"), load("digits").take(train=61, test=20)             # batches of 20, 20, 20 and 1: the last leaves one process without any
 summed = Recipe(2, 1e-4, (1,), momentum=.9, batch_size=20)
 cases = {"at": ("at", summed, {}), "rst, mean": ("rst", replace(summed, lr=.002, reduction="mean"), {}), "gr": ("gr", summed, {}),  # TRADES, LLR: see the chapter
          "adam, averaged, watched": ("natural", replace(summed, optimiser="adam", reduction="mean"), dict(ema=.9, best=Best(digits.test)))}
@@ -39,7 +39,7 @@ torch.manual_seed(0)
 wide = WideResNet(in_shape=(1, 28, 28), depth=10, width=1)
 fit(wide, digits, make_method("natural"), recipe=replace(summed, epochs=1), progress=False)
 save_file({key: value.contiguous() for key, value in wide.state_dict().items()}, f"wide {team.size}-{team.rank}.safetensors")
-leave(team)
+leave_group(team)
 """
 CASES = ("at", "rst, mean", "gr", "adam, averaged, watched")
 ROW = """
