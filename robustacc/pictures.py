@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Picture', 'read_picture', 'read_pictures', 'picture_files', 'PictureFolder', 'read_folder']
 
-# %% ../nbs/000d_pictures.ipynb #91734eea
+# %% ../nbs/000d_pictures.ipynb #21347424
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# %% ../nbs/000d_pictures.ipynb #c0eb5ae4
+# %% ../nbs/000d_pictures.ipynb #b546f436
 @contextmanager
 def _named(path: Path, trouble: str):
     "Whatever Pillow raises becomes an error that begins with the path."
@@ -31,11 +31,11 @@ def _named(path: Path, trouble: str):
         raise error if error.filename else OSError(error.errno, error.strerror, str(path)) from error
     except Exception as error: raise ValueError(f"{path} {trouble}: {error or type(error).__name__}") from error
 
-# %% ../nbs/000d_pictures.ipynb #f1c963f8
+# %% ../nbs/000d_pictures.ipynb #ff9461bc
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "TGA", "JPEG2000")
 _ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".tga", ".jp2")
 
-
+# %% ../nbs/000d_pictures.ipynb #8a7b9da1
 class _Stored(NamedTuple):
     "A decoded picture, and what its file says about it."
     picture: object  # PIL.Image.Image
@@ -59,7 +59,7 @@ def _stored(path: Path, stream) -> _Stored:
     picture.load()
     return _Stored(picture, orientation if isinstance(orientation, int) else 1, bits, notes)
 
-# %% ../nbs/000d_pictures.ipynb #07e816c0
+# %% ../nbs/000d_pictures.ipynb #5f1b2f91
 def _eight_bits(path: Path, stored: _Stored):
     "A picture with at most eight bits a channel; `ValueError` where nobody can know which value is white."
     from PIL import Image
@@ -78,7 +78,7 @@ def _eight_bits(path: Path, stored: _Stored):
     if clear is not None: small.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return small
 
-# %% ../nbs/000d_pictures.ipynb #c9226f5b
+# %% ../nbs/000d_pictures.ipynb #8e134b3a
 _TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
           8: "ROTATE_90"}  # what brings a picture with this EXIF orientation upright
 
@@ -101,7 +101,7 @@ def _plain(picture, channels: int, background: str | None, notes: list[str]):
     if any((bands[0] != other).any() for other in bands[1:]): notes.append("colours were turned grey")
     return rgb.convert("L")
 
-# %% ../nbs/000d_pictures.ipynb #b4df8742
+# %% ../nbs/000d_pictures.ipynb #e7a6cbbd
 def _resized(path: Path, picture, size: int):
     "The picture with a shorter side of `size`, as torchvision's `Resize` makes it."
     from PIL import Image
@@ -112,7 +112,7 @@ def _resized(path: Path, picture, size: int):
         raise ValueError(f"{path} is too large for a picture: {picture.size[0]} x {picture.size[1]} pixels with a shorter side of {size}")
     return picture.resize((size, longer) if picture.size[0] == short else (longer, size), Image.Resampling.BILINEAR)
 
-# %% ../nbs/000d_pictures.ipynb #746babf7
+# %% ../nbs/000d_pictures.ipynb #9b7d0f2a
 class Picture(NamedTuple):
     "The pixels of a picture file, and what was done to them."
     pixels: np.ndarray  # (c, h, w), uint8
@@ -130,7 +130,7 @@ def _check_options(size, channels, background) -> None:
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"background {background!r}: it must be None or the name of a colour, such as 'white' or '#808080'") from error
 
-# %% ../nbs/000d_pictures.ipynb #f340ca77
+# %% ../nbs/000d_pictures.ipynb #295b500c
 def read_picture(
     path: str | os.PathLike,  # the file: JPEG, PNG, BMP, GIF, WebP, TIFF, PPM, TGA or JPEG 2000
     *,
@@ -154,7 +154,7 @@ def read_picture(
     pixels = np.asarray(picture)
     return Picture(np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)), tuple(notes))
 
-# %% ../nbs/000d_pictures.ipynb #1080aa4d
+# %% ../nbs/000d_pictures.ipynb #e6ffc152
 def read_pictures(
     paths: Sequence[str | os.PathLike],  # the files
     **options: int | bool | str | None,  # as in `read_picture`
@@ -163,7 +163,7 @@ def read_pictures(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for at in range(0, len(paths), 256): yield from pool.map(partial(read_picture, **options), paths[at:at + 256])
 
-# %% ../nbs/000d_pictures.ipynb #01dd706a
+# %% ../nbs/000d_pictures.ipynb #7b7bb80d
 def picture_files(
     folder: str | os.PathLike,  # where to look, at any depth
 ) -> list[str]:  # paths below the folder, with / between names, sorted folder by folder
@@ -176,7 +176,7 @@ def picture_files(
         found += [(inner, file) for file in files if file[0] != "." and file.lower().endswith(_ENDINGS)]
     return [f"{inner}/{file}" if inner != "." else file for inner, file in sorted(found)]
 
-# %% ../nbs/000d_pictures.ipynb #60ba5e8d
+# %% ../nbs/000d_pictures.ipynb #323b62dc
 def _class_files(folder: Path) -> tuple[list[str], list[str], list[int]]:
     "Class names, files below the folder, and the label of each file."
     if not folder.is_dir(): raise ValueError(f"folder {folder}: it must be a folder with a sub-folder of pictures for each class")
@@ -193,7 +193,7 @@ def _class_files(folder: Path) -> tuple[list[str], list[str], list[int]]:
         labels += [label] * len(inside)
     return classes, files, labels
 
-# %% ../nbs/000d_pictures.ipynb #221c0042
+# %% ../nbs/000d_pictures.ipynb #186f70ab
 @dataclass(frozen=True, eq=False)
 class PictureFolder:
     "The pictures of a folder as arrays, with the names of files and classes."
@@ -210,7 +210,7 @@ def _centre(pixels: np.ndarray, size: int | None) -> np.ndarray:
     top, left = (round((side - size) / 2) for side in pixels.shape[1:])
     return pixels[:, top:top + size, left:left + size]
 
-# %% ../nbs/000d_pictures.ipynb #1e373d99
+# %% ../nbs/000d_pictures.ipynb #133c6d4f
 def read_folder(
     folder: str | os.PathLike,  # one sub-folder of pictures for each class
     *,
