@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from robustacc import data as rd
-from robustacc.data import Augment, Data, batches, load
+from robustacc import imagenet
+from robustacc.augmentation import Augment
+from robustacc.data import Data, batches, load
+from robustacc.imagenet import SUPERCLASSES
 
 REAL = os.environ.get("ROBUSTACC_DATA", "")
 
@@ -54,7 +57,7 @@ def mnist(tmp_path, monkeypatch):
         arrays += [rng.integers(0, 256, (n, 28, 28), np.uint8), np.arange(n).astype(np.uint8) % 10]
         for kind, array in zip(("images-idx3", "labels-idx1"), arrays[-2:]):
             (raw / f"{part}-{kind}-ubyte").write_bytes(idx(array))
-    monkeypatch.setattr(rd, "MNIST_MD5", {name: md5(raw / name) for name in rd.MNIST_MD5})
+    monkeypatch.setattr(rd, "_MNIST_MD5", {name: md5(raw / name) for name in rd._MNIST_MD5})
     return tmp_path, arrays
 
 
@@ -69,7 +72,7 @@ def test_mnist(mnist, offline):
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-5], lambda content: b"",
                                     lambda content: content[:15] + bytes([content[15] ^ 1]) + content[16:]])
-@pytest.mark.parametrize("file", list(rd.MNIST_MD5))
+@pytest.mark.parametrize("file", list(rd._MNIST_MD5))
 def test_mnist_damaged(mnist, offline, file, damage):
     path = mnist[0] / "MNIST/raw" / file
     path.write_bytes(damage(path.read_bytes()))
@@ -79,10 +82,10 @@ def test_mnist_damaged(mnist, offline, file, damage):
 def test_mnist_archives_are_unpacked_without_a_network(mnist, offline, monkeypatch):
     from torchvision.datasets import MNIST
     root, raw = mnist[0], mnist[0] / "MNIST/raw"
-    for file in rd.MNIST_MD5:
+    for file in rd._MNIST_MD5:
         (raw / f"{file}.gz").write_bytes(gzip.compress((raw / file).read_bytes()))
         (raw / file).unlink()
-    monkeypatch.setattr(MNIST, "resources", [(f"{file}.gz", md5(raw / f"{file}.gz")) for file in rd.MNIST_MD5])
+    monkeypatch.setattr(MNIST, "resources", [(f"{file}.gz", md5(raw / f"{file}.gz")) for file in rd._MNIST_MD5])
     assert np.array_equal(load("mnist", root=root).train.images[:, 0], mnist[1][0])
     assert len(tree(raw)) == 8 and not any(path.is_symlink() for path in raw.iterdir())
 
@@ -224,6 +227,86 @@ def test_root_comes_from_argument_environment_or_cache(monkeypatch, tmp_path):
     assert rd.data_root() == Path.home() / ".cache/robustacc"
 
 
+def test_no_home_and_an_unknown_user(tmp_path, monkeypatch):
+    "Digits load; other sets say which variable to set; with the variable they are looked for there."
+    import pwd
+    def unknown(uid): raise KeyError(f"getpwuid(): uid not found: {uid}")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    for variable in ("HOME", "XDG_CACHE_HOME", "ROBUSTACC_DATA"): monkeypatch.delenv(variable, raising=False)
+    assert len(load("digits").train) == 1437
+    for name in ("mnist", "svhn", "cifar10", "resimagenet"):
+        with pytest.raises(FileNotFoundError, match="no home folder.*ROBUSTACC_DATA"): load(name, download=False)
+    with pytest.raises(FileNotFoundError, match=f"not found in {tmp_path}"): load("mnist", root=tmp_path, download=False)
+    monkeypatch.setenv("ROBUSTACC_DATA", "~/data")
+    with pytest.raises(FileNotFoundError, match="~/data: there is no such home folder"): load("mnist", download=False)
+    restricted(tmp_path / "imagenet", 3)  # with pictures of its own beside which the cache can be written
+    assert len(load("resimagenet", root=tmp_path).train) == 18
+
+
+def test_cache_that_cannot_be_written(tmp_path, offline):
+    "A file where the folder should be: the error names the set, the files and the reason."
+    (tmp_path / "blocked").write_text("a file")
+    with pytest.raises(FileNotFoundError, match="cifar10: .*data_batch_1.*download failed"): load("cifar10", root=tmp_path / "blocked" / "cache")
+    assert tree(tmp_path) == ["blocked"]
+
+
+def test_killed_download_is_begun_again(tmp_path):
+    "A process killed in the middle of a download leaves a folder, which the next one removes; what it fetches is complete."
+    import signal
+    def fetch(folder, die):
+        (folder / "a").write_text("whole")
+        if die:
+            (folder / "b").write_text("ha")
+            os.kill(os.getpid(), signal.SIGKILL)
+        assert sorted(path.name for path in folder.iterdir()) == ["a"]
+        (folder / "b").write_text("whole")
+    child = os.fork()
+    if not child:
+        try: rd._fetch("toy", tmp_path, ["a", "b"], True, lambda folder: fetch(folder, True))
+        finally: os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert ".download-toy/b" in tree(tmp_path) and not (tmp_path / "a").exists()
+    rd._fetch("toy", tmp_path, ["a", "b"], True, lambda folder: fetch(folder, False))
+    assert tree(tmp_path) == ["a", "b"] and (tmp_path / "b").read_text() == "whole"
+
+
+def test_two_downloads_at_once_fetch_once(tmp_path):
+    "The second process waits for the first, and finds the files in place."
+    import threading
+    begun, go, fetched = threading.Event(), threading.Event(), []
+    def slow(folder):
+        fetched.append("slow")
+        begun.set()
+        assert go.wait(20)
+        (folder / "a").write_text("slow")
+    def other(folder): fetched.append("other")
+    first = threading.Thread(target=rd._fetch, args=("toy", tmp_path, ["a"], True, slow))
+    second = threading.Thread(target=rd._fetch, args=("toy", tmp_path, ["a"], True, other))
+    first.start()
+    assert begun.wait(20)
+    second.start()
+    go.set()
+    for thread in (first, second): thread.join(30)
+    assert fetched == ["slow"] and tree(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "slow"
+
+
+def test_data_of_ones_own_by_module_and_name(tmp_path, monkeypatch):
+    (tmp_path / "my_sets.py").write_text("""import numpy as np
+from robustacc.data import Data, load
+x = np.random.default_rng(0).integers(0, 256, (6, 1, 4, 4), np.uint8)
+def squares(): return Data.from_arrays(x, [0, 1] * 3, x, [0, 1] * 3, eps=.1, name="squares")
+ready = squares()
+borrowed = load("digits")
+""")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert load("my_sets:squares").summary() == load("my_sets:ready").summary()
+    with pytest.raises(ValueError, match="'my_sets:borrowed' has the name 'digits'"): load("my_sets:borrowed")
+    for wrong in ("my_sets:none", "my_sets:", ":squares", "none:squares", "my_sets:x"):
+        with pytest.raises(ValueError, match=f"data set '{wrong}'"): load(wrong)
+    for wrong in (None, 3, ["mnist"], "", "MNIST"):
+        with pytest.raises(ValueError, match="unknown data set"): load(wrong)
+
+
 # Restricted ImageNet
 
 def picture(path: Path, rng, mode: str = "RGB") -> None:
@@ -253,7 +336,7 @@ def wnids(tmp_path):
     rng, root = np.random.default_rng(3), tmp_path / "data"
     for part, n in (("train", 2), ("val", 1)):
         for number in range(1000): (root / "imagenet" / part / f"n{10 * number:08d}").mkdir(parents=True)
-        for number in [end for ends in rd.SUPERCLASSES.values() for end in ends] + [0, 999]:
+        for number in [end for ends in SUPERCLASSES.values() for end in ends] + [0, 999]:
             folder = root / f"imagenet/{part}/n{10 * number:08d}"
             for k in range(n): picture(folder / f"{part}_{number}_{k}.JPEG", rng, "L" if number == 30 else "RGB")
     return root
@@ -265,7 +348,7 @@ def test_resimagenet_from_wnids(wnids, offline):
     assert data.split == "published"
     assert data.classes == ("dog", "cat", "frog", "turtle", "bird", "primate", "fish", "crab", "insect")
     assert (len(data.train), len(data.test)) == (36, 18)
-    ranges = list(rd.SUPERCLASSES.values())
+    ranges = list(SUPERCLASSES.values())
     for part, split in (("train", data.train), ("test", data.test)):
         assert isinstance(split.images, np.memmap)
         for i, file in enumerate(files(wnids, part)):
@@ -300,7 +383,7 @@ def test_resimagenet_random_crops(wnids, offline):
 
 def test_resimagenet_builds_once_and_checks_its_cache(wnids, offline, monkeypatch):
     first = load("resimagenet", root=wnids).summary()
-    monkeypatch.setattr(rd, "_shrink", lambda path: pytest.fail("decoded again"))
+    monkeypatch.setattr(imagenet, "read_pictures", lambda *a, **k: pytest.fail("decoded again"))
     assert load("resimagenet", root=wnids).summary() == first
     [cache] = wnids.glob("resimagenet-72-*")
     assert tree(wnids)[:2] == sorted(["imagenet", "imagenet/train"]) and not list(wnids.glob(".*"))
@@ -312,6 +395,25 @@ def test_resimagenet_builds_once_and_checks_its_cache(wnids, offline, monkeypatc
         (cache / file).write_bytes(content[:-10])
         with pytest.raises(ValueError, match=f"{file} is truncated"): load("resimagenet", root=wnids)
         (cache / file).write_bytes(content)
+
+
+@pytest.mark.parametrize("file, content", [("meta.json", b"{"), ("meta.json", b"[]"), ("train/labels.npy", None), ("test/crops.npy", None)])
+def test_resimagenet_damaged_cache_is_named(wnids, offline, file, content):
+    "Also where the size is right: a header or a list that can't be read."
+    load("resimagenet", root=wnids)
+    [cache] = wnids.glob("resimagenet-72-*")
+    whole = (cache / file).read_bytes()
+    (cache / file).write_bytes(whole[:8] + b"#" * 40 + whole[48:] if content is None else content)
+    with pytest.raises(ValueError, match=f"{file} is truncated, missing or corrupted.*delete {cache} and"): load("resimagenet", root=wnids)
+
+
+def test_resimagenet_killed_build_is_begun_again(tmp_path, offline):
+    restricted(tmp_path / "imagenet", 3)
+    name = imagenet._cache_name(*imagenet._find(tmp_path)[:2])
+    (tmp_path / f".{name}/train").mkdir(parents=True)
+    (tmp_path / f".{name}/train/pixels.bin").write_bytes(b"half of it")
+    assert len(load("resimagenet", root=tmp_path).train) == 18
+    assert [path.name for path in tmp_path.iterdir() if path.name != "imagenet"] == [name]
 
 
 def test_resimagenet_new_pictures_new_cache(wnids, offline):
@@ -332,7 +434,7 @@ def test_resimagenet_damaged_picture(wnids, offline, damage):
 
 def restricted(folder: Path, n: int, seed: int = 4) -> None:
     rng = np.random.default_rng(seed)
-    for name in rd.SUPERCLASSES:
+    for name in SUPERCLASSES:
         for k in range(n): picture(folder / name / f"{name}{k}.png", rng)
 
 
@@ -353,8 +455,8 @@ def test_resimagenet_undivided(tmp_path, offline):
 
 
 def test_resimagenet_only_the_203_wnids(tmp_path, offline):
-    rng, numbers = np.random.default_rng(5), [n for low, high in rd.SUPERCLASSES.values() for n in (low, high)]
-    known = dict(zip(sorted(n for low, high in rd.SUPERCLASSES.values() for n in range(low, high + 1)), rd.WNIDS))
+    rng, numbers = np.random.default_rng(5), [n for low, high in SUPERCLASSES.values() for n in (low, high)]
+    known = dict(zip(sorted(n for low, high in SUPERCLASSES.values() for n in range(low, high + 1)), imagenet._WNIDS))
     for part in ("train", "val"):
         for number in numbers: picture(tmp_path / part / f"n{known[number]}" / f"{number}.jpg", rng)
     data = load("resimagenet", root=tmp_path)
@@ -383,11 +485,11 @@ def test_resimagenet_absent(tmp_path, offline):
 def test_resimagenet_read_only_folder(tmp_path, offline, monkeypatch):
     restricted(tmp_path / "fixed/imagenet", 3)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    make = rd.tempfile.mkdtemp
-    def refuse(*args, dir, **kwargs):
-        if Path(dir) == tmp_path / "fixed": raise PermissionError(13, "Permission denied", str(dir))
-        return make(*args, dir=dir, **kwargs)
-    monkeypatch.setattr(rd.tempfile, "mkdtemp", refuse)
+    make = rd.lock
+    def refuse(path):
+        if path.parent == tmp_path / "fixed": raise PermissionError(13, "Permission denied", str(path))
+        return make(path)
+    monkeypatch.setattr(rd, "lock", refuse)
     assert len(load("resimagenet", root=tmp_path / "fixed").train) == 18
     assert len(list((tmp_path / "cache/robustacc").glob("resimagenet-72-*"))) == 1
     assert tree(tmp_path / "fixed")[0] == "imagenet" and not list((tmp_path / "fixed").glob("*resimagenet*"))
@@ -431,18 +533,54 @@ def test_from_arrays_refuses():
     attempt("test_images", c=np.zeros((4, 1, 5, 6), np.uint8))
     attempt("shape", a=images[:0], b=[])
     attempt("shape", a=images[0, 0])
-    attempt("dtype bool", a=images > 0)
-    attempt("dtype object", a=np.array([[[None]]]))
+    attempt("train_images: shape .*channels, height, width", a=images.reshape(4, 25), c=images.reshape(4, 25))
+    attempt("train_images", a=np.array([[[None]]]))
     attempt("values from", a=images - .5, c=images.astype(float))
+    attempt("values from 0 to 255: they must lie in", a=np.linspace(0, 255, 100).reshape(4, 1, 5, 5))
+    attempt("values from -1 to 1: they must lie in", a=np.linspace(-1, 1, 100).reshape(4, 1, 5, 5))
     attempt("NaN", a=np.full((4, 1, 5, 5), np.nan))
-    attempt("values from", a=np.full((4, 1, 5, 5), np.inf))
+    attempt("infinite", a=np.full((4, 1, 5, 5), np.inf))
+    attempt("channels-last", a=np.zeros((4, 5, 5, 3), np.uint8))
+    attempt("int32", a=images.astype(np.int32))
+    attempt("train_images str", a="pictures")
     attempt("test_labels: label 2", d=[0, 1, 2, 1], n_classes=2)
     attempt("no example of class 2", d=[0, 1, 2, 1])
-    attempt("one label for each", b=np.eye(4, dtype=int))
+    attempt("no example of class 2, 3, 4, 5, 6, 7, 8, 9, 10, 11 \\.\\.\\.", b=[0, 1, 0, 2**40])
+    attempt("train_labels of shape", b=np.eye(4, dtype=int))
+    attempt("train_labels: dtype <U3", b=["cat", "dog", "cat", "dog"])
+    attempt("train_labels are float", b=[0., 1, 0, 1])
+    attempt("test_labels: label -1 of image 3", d=[0, 1, 0, -1])
     attempt("n_classes 1", b=[0] * 4, d=[0] * 4)
     attempt("n_classes 2.5", n_classes=2.5)
-    attempt("classes: 3 names; expected 2", classes=("a", "b", "c"))
-    for eps in (0, -1, 1.5, float("nan"), "0.1", True): attempt("eps", eps=eps)
+    attempt("classes: 3 names: there must be 2", classes=("a", "b", "c"))
+    attempt("classes 'ab'", classes="ab")
+    attempt("augment .*must be None or an Augment", augment=4)
+    for eps in (0, -1, 1.5, float("nan"), "0.1", True, 8, float("inf")): attempt("eps", eps=eps)
+    for name in ("", "mnist", "a/b", "..", ".hidden", None, 3, "a\nb"): attempt("name", name=name)
+
+
+def test_from_arrays_takes_whatever_a_user_has():
+    "The same images and labels in many types give the same data set, byte for byte."
+    import pandas
+    images = np.random.default_rng(0).integers(0, 256, (6, 1, 4, 4), np.uint8)
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    expected = Data.from_arrays(images, labels, images, labels, eps=.1).summary()
+    fixed = images.copy()
+    fixed.flags.writeable = False
+    for some in (torch.from_numpy(images), fixed, images[:, 0], list(images), [torch.from_numpy(one) for one in images]):
+        assert Data.from_arrays(some, labels, some, labels, eps=.1).summary() == expected
+    for some in (labels.tolist(), tuple(labels), torch.from_numpy(labels), labels.astype(">i2"), pandas.Series(labels, index=range(10, 16)), labels.astype(np.uint8)):
+        assert Data.from_arrays(images, some, images, some, eps=.1).summary() == expected
+    floats = torch.from_numpy(images / 255).requires_grad_()
+    close = Data.from_arrays(floats, labels, floats.detach().numpy().astype(">f8"), labels, eps=.1)
+    assert np.array_equal(close.train.images, (images / 255).astype(np.float32)) and np.array_equal(close.train.images, close.test.images)
+    black_and_white = Data.from_arrays(images > 99, labels, images > 99, labels, eps=.1)
+    assert np.array_equal(black_and_white.train.images, np.where(images > 99, 255, 0)) and black_and_white.train.images.dtype == np.uint8
+
+
+def test_nearly_black_images_are_taken_with_a_warning():
+    images, labels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2) % 2, [0, 1]
+    with pytest.warns(UserWarning, match="train_images: uint8 with values 0 and 1 only"): Data.from_arrays(images, labels, images, labels, eps=.1)
 
 
 def test_labels_of_any_integer_type():
