@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 here = Path(__file__).resolve().parent
 parser = ConfigParser(delimiters=["="])
@@ -22,7 +22,7 @@ setup(
     keywords=settings["keywords"],
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
-    packages=find_packages(include=["robustacc", "robustacc.*"]),
+    packages=find_namespace_packages(include=["robustacc", "robustacc.*"], exclude=["*.__pycache__"]),  # folders of data too
     package_data={"robustacc": ["paper_tables/*.csv"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),

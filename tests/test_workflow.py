@@ -82,9 +82,9 @@ def test_seeds_multiply_the_rows_that_name_none(root, tmp_path):
     assert re.search(r"train-digits-CNN2-trades-beta3-dropout0-seed2\.ipynb", done.stdout)
 
 
-@pytest.mark.parametrize("given", [dict(seeds="0 -1"), dict(seeds="one"), dict(gpus="two")])
+@pytest.mark.parametrize("given", [dict(seeds="0 -1"), dict(seeds="one"), dict(gpus="two"), dict(runs="a{x}")])
 def test_seeds_and_gpus_are_checked(root, tmp_path, given):
-    done = snakemake(root, "--dry-run", profile="smoke", runs=tmp_path, **given)
+    done = snakemake(root, "--dry-run", **dict(profile="smoke", runs=tmp_path) | given)
     assert done.returncode != 0 and f"{next(iter(given))} '{next(iter(given.values()))}': " in done.stdout + done.stderr
 
 
