@@ -25,32 +25,35 @@ def one_at_a_time() -> None:
 
     @contextmanager
     def both(self):
-        with ExitStack() as held, warnings.catch_warnings():
-            warnings.simplefilter("error")                                      # `lock` warns where a file system has no locks: there Snakemake's own decide
+        with ExitStack() as held:
             try:
-                held.enter_context(lock(Path(self.path) / "run"))
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error")
+                    held.enter_context(lock(Path(self.path) / "run"))
+            except UserWarning: pass                                            # no locks on this file system: Snakemake's own files decide
+            except LockedError as error: raise WorkflowError(f"the workflow runs already in this checkout: {error.strerror}") from None
+            else:
                 self.cleanup_locks()
                 os.makedirs(Path(self.path) / "locks", exist_ok=True)
-            except UserWarning: pass
-            except LockedError as error: raise WorkflowError(f"the workflow runs already in this checkout: {error.strerror}") from None
-            warnings.simplefilter("default")
             with usual(self): yield
     kind.lock = both
 
 
 def stop_on_sigterm() -> None:
-    "Let SIGTERM do what Ctrl-C does in a terminal: interrupt this process and every one that it has started. Snakemake would let all jobs come to their end."
+    "Let SIGTERM do what Ctrl-C does in a terminal: interrupt all processes of the group. Snakemake would let its jobs come to their end."
     import psutil
     from snakemake.scheduling.job_scheduler import JobScheduler
 
     def stop(*_):
         for child in psutil.Process().children(recursive=True):
-            try: child.send_signal(signal.SIGINT)
-            except psutil.Error: pass
+            try:
+                if os.getpgid(child.pid) == os.getpgrp(): child.send_signal(signal.SIGINT)  # papermill passes it on to its kernel
+            except (OSError, psutil.Error): pass                                # it has ended
         signal.signal(signal.SIGTERM, signal.SIG_IGN)                           # once is enough
         raise KeyboardInterrupt
     JobScheduler.exit_gracefully = stop                                         # Snakemake makes it the handler when it begins to schedule
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)                    # the jobs of who was started in the background would not hear it
 
 
 class OneLine(logging.Handler):
@@ -58,7 +61,7 @@ class OneLine(logging.Handler):
     def __init__(self, describe: Callable[[str, list[str]], str]):              # of a rule and its outputs: what is said of a finished job
         super().__init__(logging.INFO)
         self.describe, self.jobs, self.total, self.begun = describe, {}, 0, time.monotonic()
-        self.ended = 0
+        self.ended, self.word = 0, "failed"
 
     def left(self) -> str:
         "The time left, in words, if the jobs to come take as long as those that have ended; nothing before there are two."
@@ -76,8 +79,11 @@ class OneLine(logging.Handler):
             if rule == "all": return None
             self.ended += 1
             return f"[{self.ended} of {self.total}{self.left()}] {self.describe(rule, output)}"
-        elif event == "job_error": return f"failed: {Path(str((record.output or [record.rule_name])[0])).stem}, see {' '.join(map(str, record.log or ()))}"
-        elif event in (None, "error") and record.levelno >= logging.WARNING and not str(record.msg).startswith("Exiting because"): return record.getMessage()
+        elif event == "job_error": return f"{self.word}: {Path(str((record.output or [record.rule_name])[0])).stem}, see {' '.join(map(str, record.log or ()))}"
+        elif str(record.msg).startswith("Terminating processes"):
+            self.word = "stopped"
+            return "stopping; the same command goes on from here"
+        elif event in (None, "error") and record.levelno >= logging.WARNING and not str(record.msg).startswith(("Exiting because", "RuleException")): return record.getMessage()
         elif str(record.msg).startswith(("Complete log", "Nothing to be done")): return record.getMessage()
 
     def emit(self, record: logging.LogRecord) -> None:
