@@ -23,7 +23,7 @@ setup(
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_namespace_packages(include=["robustacc", "robustacc.*"], exclude=["*.__pycache__"]),  # folders of data too
-    package_data={"robustacc": ["paper_tables/*.csv"]},
+    package_data={"robustacc": ["paper_tables/*.csv", "py.typed"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("faiss", "gpu", "accelerate", "slurm", "dev")},

@@ -69,7 +69,7 @@ def test_the_wheel_holds_only_the_package(root, tmp_path):
     wheel, = (tmp_path / "dist").glob("robustacc-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} <= {"robustacc", f"{wheel.name.split('-py3')[0]}.dist-info"}
-    assert sum(name.startswith("robustacc/paper_tables/") for name in names) == 14
+    assert sum(name.startswith("robustacc/paper_tables/") for name in names) == 14 and "robustacc/py.typed" in names
     modules = {p.name for p in (root / "robustacc").glob("*.py")}
     assert modules == {name.split("/")[1] for name in names if name.count("/") == 1 and name.endswith(".py")}
 
