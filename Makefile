@@ -17,6 +17,8 @@ export HOME := $(CURDIR)/.venv
 endif
 # Not the script .venv/bin/nbdev_test: it cannot be started from a folder with quotes in its name.
 NBDEV_TEST := OMP_NUM_THREADS=1 $(BIN)/python -c 'from nbdev.test import nbdev_test; nbdev_test()' --n_workers
+# Single tests use one thread; several run at the same time, those of a file one after the other, since they share what they have trained.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --dist loadfile --numprocesses "$$CORES"
 
 .PHONY: reproduce test test-all site lab clean
 .DEFAULT_GOAL := reproduce
@@ -34,14 +36,14 @@ reproduce: .venv/.installed  ## train and measure the rows of a profile, then bu
 	  --cores "$$CORES" --config profile="$$PROFILE" datasets="$$DATASETS" study="$$STUDY" seeds="$$SEEDS"
 	@exec $(BIN)/python -c 'from pathlib import Path; print("The results site is built. Open", Path("_docs/index.html").absolute().as_uri())'
 
-test: .venv/.installed  ## everything that takes less than a quarter of an hour
+test: .venv/.installed  ## all but the slow tests: about eight minutes on two cores
 	$(NBDEV_TEST) "$$CORES"
-	$(BIN)/python -m pytest tests -m "not slow"
+	$(PYTEST) -m "not slow"
 	@echo "Left out: the slow tests (make test-all runs them)"
 
 test-all: .venv/.installed  ## every test
 	$(NBDEV_TEST) "$$CORES" --flags slow
-	$(BIN)/python -m pytest tests
+	$(PYTEST)
 
 site: .venv/.installed  ## build the site from the records and pages there are
 	$(BIN)/python -m robustacc.site --runs "$$RUNS"
