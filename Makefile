@@ -8,35 +8,45 @@ STUDY    ?=
 SEEDS    ?=
 RUNS     ?= _runs
 BIN      := .venv/bin
+# Recipes read these from the environment, whatever characters they contain.
+export PYTHON CORES PROFILE DATASETS STUDY SEEDS RUNS
+# Tools ask who the user is and where they may keep a cache: without a name it is the number, without a home of its own the environment's folder.
+export USER ?= $(shell id -u)
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/.venv
+endif
+# Not the script .venv/bin/nbdev_test: it cannot be started from a folder with quotes in its name.
+NBDEV_TEST := OMP_NUM_THREADS=1 $(BIN)/python -c 'from nbdev.test import nbdev_test; nbdev_test()' --n_workers
+# Single tests use one thread; several run at the same time, those of a file one after the other, since they share what they have trained.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --dist loadfile --numprocesses "$$CORES"
 
 .PHONY: reproduce test test-all site lab clean
 .DEFAULT_GOAL := reproduce
 
 .venv/.installed: settings.ini setup.py
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "robustacc needs Python 3.11 or newer; say which with make PYTHON=...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	"$$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11) and "robustacc needs Python 3.11 or newer; say which with make PYTHON=...")'
+	test -x $(BIN)/python || "$$PYTHON" -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install -e '.[dev]'
 	-$(BIN)/python -m pip install --no-deps torchattacks==3.5.1  # a peer for tests and benchmarks; its own pins would downgrade others
 	touch $@
 
 reproduce: .venv/.installed  ## train and measure the rows of a profile, then build the site
-	$(BIN)/python -m snakemake --snakefile workflow/Snakefile --workflow-profile workflow/profiles/default \
-	  --cores $(CORES) --config profile=$(PROFILE) datasets="$(DATASETS)" study="$(STUDY)" seeds="$(SEEDS)" runs="$(RUNS)"
-	@echo
-	@echo "The results site is built. Open file://$(CURDIR)/_docs/index.html"
+	@exec $(BIN)/python -m snakemake --snakefile workflow/Snakefile --workflow-profile workflow/profiles/default \
+	  --cores "$$CORES" --config profile="$$PROFILE" datasets="$$DATASETS" study="$$STUDY" seeds="$$SEEDS"
+	@exec $(BIN)/python -c 'from pathlib import Path; print("The results site is built. Open", Path("_docs/index.html").absolute().as_uri())'
 
-test: .venv/.installed  ## everything that takes less than a quarter of an hour
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(CORES)
-	$(BIN)/python -m pytest tests -m "not slow"
+test: .venv/.installed  ## all but the slow tests: about eight minutes on two cores
+	$(NBDEV_TEST) "$$CORES"
+	$(PYTEST) -m "not slow"
 	@echo "Left out: the slow tests (make test-all runs them)"
 
 test-all: .venv/.installed  ## every test
-	OMP_NUM_THREADS=1 $(BIN)/nbdev_test --n_workers $(CORES) --flags slow
-	$(BIN)/python -m pytest tests
+	$(NBDEV_TEST) "$$CORES" --flags slow
+	$(PYTEST)
 
 site: .venv/.installed  ## build the site from the records and pages there are
-	$(BIN)/python -m robustacc.site --runs $(RUNS)
+	$(BIN)/python -m robustacc.site --runs "$$RUNS"
 
 lab: .venv/.installed  ## open the notebooks
 	$(BIN)/python -m jupyter lab nbs

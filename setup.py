@@ -2,7 +2,7 @@
 from configparser import ConfigParser
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 here = Path(__file__).resolve().parent
 parser = ConfigParser(delimiters=["="])
@@ -22,8 +22,8 @@ setup(
     keywords=settings["keywords"],
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
-    packages=find_packages(include=["robustacc", "robustacc.*"]),
-    package_data={"robustacc": ["paper_tables/*.csv"]},
+    packages=find_namespace_packages(include=["robustacc", "robustacc.*"], exclude=["*.__pycache__"]),  # folders of data too
+    package_data={"robustacc": ["paper_tables/*.csv", "py.typed"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
     extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("faiss", "gpu", "accelerate", "slurm", "dev")},

@@ -63,12 +63,13 @@ def test_the_wheel_holds_only_the_package(root, tmp_path):
     shutil.copytree(root, source, ignore=shutil.ignore_patterns(".git", ".venv", "_*", "build", "*.egg-info", ".snakemake", "__pycache__"))
     shutil.copytree(root / "robustacc", source / "robustacc", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(root / "_quarto.yml", source)
-    done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--quiet", "-w", tmp_path / "dist", source], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "-v", "-w", tmp_path / "dist", source], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "absent from the `packages` configuration" not in done.stdout + done.stderr     # setuptools' banner: a folder of data that it took for a package
     wheel, = (tmp_path / "dist").glob("robustacc-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} <= {"robustacc", f"{wheel.name.split('-py3')[0]}.dist-info"}
-    assert sum(name.startswith("robustacc/paper_tables/") for name in names) == 14
+    assert sum(name.startswith("robustacc/paper_tables/") for name in names) == 14 and "robustacc/py.typed" in names
     modules = {p.name for p in (root / "robustacc").glob("*.py")}
     assert modules == {name.split("/")[1] for name in names if name.count("/") == 1 and name.endswith(".py")}
 

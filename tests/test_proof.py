@@ -118,9 +118,9 @@ def test_watching_changes_nothing():
     (("--restarts", "1.5"), "restarts 1.5"),
     (("--eps", "2"), "eps 2.0: it must be above 0"),
 ])
-def test_wrong_settings_end_before_any_work(python, tmp_path, given, said):
-    done = python("-m", "robustacc.proof", *given)
-    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+def test_wrong_settings_end_before_any_work(command, tmp_path, given, said):
+    code, output = command("robustacc.proof:main", given)
+    assert code == 2 and said in output and "Traceback" not in output
     assert not list(tmp_path.iterdir())
 
 

@@ -1,6 +1,5 @@
 """Runs that are killed, interrupted, crowded out or fed with garbage: nothing is lost, nothing half-written, and the end is the same to the last bit."""
 import json
-import multiprocessing
 import os
 import pickle
 import random
@@ -77,17 +76,13 @@ def in_a_process(folder, options, every, ready, trap, after, changes):
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
+def start(tmp_path_factory, clean_processes):
     "Start a run in a process that is forked from a clean one, which has everything imported; wait until it begins to train or is trapped."
-    os.environ["OMP_NUM_THREADS"] = "1"
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["robustacc.train", "safetensors.torch", "sklearn.datasets", "sklearn.model_selection", "tqdm",
-                                    "torch.optim.swa_utils", "torch._dynamo"])      # the last one because optimisers import it at their first step
     running = []
 
     def run(folder, options, every, trap=None, after=0, **changes):
         ready = tmp_path_factory.mktemp("ready") / "ready"
-        process = context.Process(target=in_a_process, args=(folder, options, every, ready, trap, after, changes))
+        process = clean_processes.Process(target=in_a_process, args=(folder, options, every, ready, trap, after, changes))
         process.start()
         running.append(process)
         while not ready.exists() and process.is_alive(): time.sleep(.002)

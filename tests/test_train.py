@@ -1,17 +1,38 @@
-"""Training runs as a user starts them: papermill, the command line, and everything that can be mistyped."""
+"""Training runs as a user starts them: papermill, the command line, and everything that can be mistyped.
+
+The chapter's own tests are run by nbdev_test; here papermill gets the chapter without them, and once, slowly, as it is.
+"""
 import json
 import os
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 TINY = ["-p", "epochs", "1"]
 
 
-def papermill(root, out, *parameters, cwd, stdout=subprocess.PIPE):
-    arguments = [sys.executable, "-m", "papermill", "--no-progress-bar", root / "nbs" / "05_train.ipynb", *([out] if out else []), *parameters]
+@pytest.fixture(scope="session")
+def chapter(root, tmp_path_factory):
+    "The path of 05_train.ipynb as it is, or without the cells that only test: its code, its parameters and what it shows of a run."
+    def of(whole=False):
+        source = root / "nbs" / "05_train.ipynb"
+        if whole: return source
+        notebook = json.loads(source.read_text())
+        def tests(cell):
+            text = "".join(cell["source"])
+            return cell["cell_type"] == "code" and "#| export" not in text and bool(re.search(r"\btest_\w+\(|ExceptionExpected|^(model|history|metrics|short) =|\bfit\(", text, flags=re.M))
+        kept = [cell for cell in notebook["cells"] if not tests(cell)]
+        assert sum(len(cell["source"]) for cell in notebook["cells"] if tests(cell)) > 100 and sum("run(**parameters)" in "".join(cell["source"]) for cell in kept) == 1
+        path = tmp_path_factory.mktemp("chapter") / source.name
+        path.write_text(json.dumps({**notebook, "cells": kept}))
+        return path
+    return of
+
+
+def papermill(notebook, out, *parameters, cwd, stdout=subprocess.PIPE):
+    arguments = [sys.executable, "-m", "papermill", "--no-progress-bar", notebook, *([out] if out else []), *parameters]
     return subprocess.run(list(map(str, arguments)), cwd=cwd, stdout=stdout, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL,
                           env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=900)
 
@@ -61,31 +82,44 @@ def test_a_strength_that_the_method_lacks(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("given,message", [(("betta", "6"), "unknown parameter"), (("epochs", "0.5"), "it must be int or None")])
-def test_papermill_refuses_before_any_work(given, message, root, tmp_path):
-    done = papermill(root, "out.ipynb", "-p", *given, cwd=tmp_path)
+def test_papermill_refuses_before_any_work(given, message, chapter, tmp_path):
+    done = papermill(chapter(), "out.ipynb", "-p", *given, cwd=tmp_path)
     assert done.returncode != 0 and message in done.stderr
     assert not (tmp_path / "_runs").exists()
 
 
-def test_papermill_trains_writes_the_record_and_shows_the_page(root, tmp_path):
-    done = papermill(root, "out.ipynb", *TINY, "-p", "method", "natural", cwd=tmp_path)
+@pytest.fixture(scope="session")
+def trained(chapter, tmp_path_factory):
+    "A folder in which papermill has trained a row for an epoch, and how that ended; once for the chapter as it is and once without its tests."
+    known = {}
+
+    def of(whole=False):
+        if whole not in known:
+            folder = tmp_path_factory.mktemp("trained")
+            known[whole] = folder, papermill(chapter(whole), "out.ipynb", *TINY, "-p", "method", "natural", cwd=folder)
+        return known[whole]
+    return of
+
+
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_papermill_trains_writes_the_record_and_shows_the_page(trained, chapter, whole):
+    folder, done = trained(whole)
     assert done.returncode == 0, done.stderr[-2000:]
-    record = json.loads((tmp_path / "_runs/smoke/digits/CNN2/natural-seed0.json").read_text())
+    record = json.loads((folder / "_runs/smoke/digits/CNN2/natural-seed0.json").read_text())
     assert record["settings"]["recipe"]["epochs"] == 1 and record["metrics"]["counts"]["test_acc"] == 360
     assert 100 * 37 / 360 < record["metrics"]["test_acc"] <= 100          # better than the largest class alone
-    page = (tmp_path / "out.ipynb").read_text()
+    page = (folder / "out.ipynb").read_text()
     assert "ours (smoke)" in page and "image/png" in page
-    again = papermill(root, "out.ipynb", "-p", "epochs", "2", cwd=tmp_path)  # other settings, same name
+    again = papermill(chapter(), "again.ipynb", "-p", "epochs", "2", cwd=folder)  # other settings, same name
     assert again.returncode != 0 and "holds a finished run of other settings" in again.stderr
-    assert json.loads((tmp_path / "_runs/smoke/digits/CNN2/natural-seed0.json").read_text()) == record
+    assert json.loads((folder / "_runs/smoke/digits/CNN2/natural-seed0.json").read_text()) == record
 
 
-def test_without_an_output_path_and_stdout_redirected(root, tmp_path):
-    from robustacc.train import run
-    run(epochs=1, results=str(tmp_path / "_runs"), progress=False)       # finished: the notebook has only to show it
-    with (tmp_path / "page.json").open("w") as page: done = papermill(root, None, *TINY, cwd=tmp_path, stdout=page)
+def test_without_an_output_path_and_stdout_redirected(trained, chapter):
+    folder, _ = trained()                                                 # finished: the notebook has only to show it
+    with (folder / "page.json").open("w") as page: done = papermill(chapter(), None, *TINY, cwd=folder, stdout=page)
     assert done.returncode == 0, done.stderr[-2000:]
-    shown = json.loads((tmp_path / "page.json").read_text())
+    shown = json.loads((folder / "page.json").read_text())
     assert any("ours (smoke)" in json.dumps(cell) for cell in shown["cells"])
 
 
