@@ -30,8 +30,8 @@ from robustacc.data import load
 from robustacc.evaluation import correct, evaluate_robustness
 from robustacc.files import atomic_write
 from robustacc.networks import build
-from robustacc.records import environment, source
-from robustacc.train import load_trained, plan, run
+from robustacc.records import environment, load_trained, source
+from robustacc.train import plan, run
 
 BATCH = 64  # images at a time, for everybody
 

@@ -29,14 +29,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustacc.attacks import PGD, Threat, correct, robust, start_point
-from robustacc.data import Augment, Data, batches, load
+from robustacc.attacks import PGD, Threat, start_point
+from robustacc.evaluation import correct, robust
+from robustacc.augmentation import Augment
+from robustacc.data import Data, batches, load
 from robustacc.graphs import WARM_UP, Replayed
 from robustacc.methods import make_method
 from robustacc.networks import ARCHS, build
 from robustacc.files import atomic_write
 from robustacc.records import environment, source
-from robustacc.train import Recipe, Training, find_device, find_dtype, keep_freed_memory, make_optimiser, train_epoch, whole_step
+from robustacc.fitting import train_epoch, whole_step
+from robustacc.recipes import Recipe
+from robustacc.train import find_device, keep_freed_memory
+from robustacc.training_state import Training, make_optimiser
 
 SEED = 0
 TARGETS = {"cpu": dict.fromkeys(("CNN1", "CNN2", "WRN-40-10"), 2.), "cuda": {"CNN1": 3., "CNN2": 3.}}
@@ -336,7 +341,7 @@ def ratio(row: dict) -> float:
 def default_way(s: dict) -> str:
     "The line that a run of the smoke and quick profiles is."
     graph, keeping = ("", ", keeping memory") if s["device"] == "cpu" else (", CUDA graph", "")
-    return "robustacc" + graph + (", bfloat16" if find_dtype("auto", s["device"]) else "") + keeping
+    return "robustacc" + graph + (", bfloat16" if s.get("default_precision") == "bfloat16" else "") + keeping
 
 
 def by_setting(rows: list[dict]) -> dict[tuple, list[dict]]:

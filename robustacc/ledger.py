@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .attacks import MultiTargeted, Threat, robust
+from .attacks import MultiTargeted, Threat
+from .evaluation import robust
 from .data import load
 from .lipschitz import LocalLipschitz, local_lipschitz
 from .paper import label_order

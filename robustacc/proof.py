@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['TEST_LABELS', 'WATCHED', 'relabelled', 'union', 'conflicts', 'disjoint', 'ceiling', 'Settings', 'Proof', 'plan',
-           'Watch', 'halfway', 'measure', 'summarise', 'prove', 'run', 'stored', 'beside_paper', 'main']
+           'watching', 'halfway', 'measure', 'summarise', 'prove', 'run', 'stored', 'beside_paper', 'main']
 
 # %% ../nbs/08_proof_of_concept.ipynb #c30424ae
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -17,22 +17,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from .attacks import PGD, MultiTargeted, Threat, correct, evaluate_robustness, robust
+from .attacks import PGD, MultiTargeted, Threat
+from .evaluation import correct, evaluate_robustness, robust
 from .checkpoints import digest, piecewise, read_checkpoint
 from .files import check_writable, clear_leftovers, lock, results_folder
-from .data import DATASETS, Data, Split, load, to_float
+from .checks import check_values, to_float, unknown_name
+from .data import DATASETS, Data, Split, load
 from .methods import make_method
 from .networks import build
 from .paper import DATASET_NAMES, table
-from .processes import find_team
-from .checks import check_values, unknown_name
+from .processes import find_group
 from .records import differences, find_records, finished, save_weights, source, write_record
 from .separation import Pairs, close_pairs, nearest_other, random_labels
 from .statistics import wilson
+from .fitting import fit
+from .measuring import numbered
 from .recipes import PRECISIONS, PROOF_PROFILES, RADIUS, Recipe, find_proof_recipe, stretched
 from .runs import run_name
-from .train import (DivergedError, Plan, find_device, find_dtype, fit, keep_freed_memory, numbered, option, parse_option, ran_in,
-                             save_outcomes)
+from .train import Plan, find_device, find_dtype, keep_freed_memory, option, parse_option, ran_in, save_outcomes
+from .training_state import DivergedError
 
 # %% ../nbs/08_proof_of_concept.ipynb #55adec31
 TEST_LABELS = ("true", "random")  # of the test images in training
@@ -127,26 +130,21 @@ def plan(settings: Settings = Settings(), **changes) -> Proof:
 WATCHED = 100  # examples of each part that are attacked after an epoch
 
 
-@dataclass(frozen=True)
-class Watch:
-    "Looks at the network after each epoch, for the history."
-    parts: dict[str, Split]  # by name
-
-    def look(self,
-             model: nn.Module,  # as it is now
-             epoch: int,  # counted from 1
+def watching(parts: Mapping[str, Split],  # by name
              threat: Threat,  # as in training
              *,
              seed: int = 0,  # of the random starts
              device: str = "cpu",  # where the model is
-             ) -> dict:  # seen_<part>_acc and adv_<part>_acc, percent
-        "Accuracy and accuracy under PGD-10 on the first examples of each part."
+             ) -> Callable[[int, dict, nn.Module], dict]:  # for `fit(..., callbacks=[...])`
+    "A callback that adds seen_<part>_acc and adv_<part>_acc, percent, to each epoch: the first examples of each part, clean and under PGD-10."
+    def watch(epoch, entry, model):
         seen = {}
-        for name, split in self.parts.items():
+        for name, split in parts.items():
             few = split.take(min(WATCHED, len(split)))
             found = evaluate_robustness(model, few.images, few.labels, PGD(), threat, seed=seed, device=device)
             seen |= {f"seen_{name}_acc": 100 * float(found.clean.mean()), f"adv_{name}_acc": 100 * float(found.worst.mean())}
         return seen
+    return watch
 
 # %% ../nbs/08_proof_of_concept.ipynb #5ecfa333
 def halfway(model: nn.Module,  # images -> logits
@@ -229,8 +227,8 @@ def prove(p: Proof,  # a checked run whose lock is held
     pairs = conflicts(both, eps, device=p.device)
     torch.manual_seed(p.seed)
     model, searched = build(p.arch, in_shape=data.in_shape, n_classes=data.n_classes, dropout=p.dropout), time.perf_counter()
-    watch = Watch({"train": data.train, "test": data.test, **({"true_test": truth} if truth else {})})
-    history = fit(model, replace(data, train=both), p.method, recipe=p.recipe, eps=p.eps, seed=p.seed, device=p.device, best=watch,
+    watch = watching({"train": data.train, "test": data.test, **({"true_test": truth} if truth else {})}, Threat(eps), seed=p.seed, device=p.device)
+    history = fit(model, replace(data, train=both), p.method, recipe=p.recipe, eps=p.eps, seed=p.seed, device=p.device, callbacks=[watch],
                   checkpoint=p.kept["training"], progress=progress)
     spent, trained = read_checkpoint(p.kept["training"])[1]["seconds"], time.perf_counter()
     outcomes = measure(model, data, p, truth=truth, checkpoint=p.kept["last"], progress=progress)
@@ -250,7 +248,7 @@ def run(settings: Settings = Settings(),  # what to run
         ) -> dict:  # the record
     "Fit training and test set together and measure, go on if that was interrupted, or return the record if it is finished."
     p = plan(settings, **changes)
-    if (size := find_team(p.device).size) > 1: raise ValueError(f"{size} processes: the proof of concept runs in 1, start it without a launcher")
+    if (size := find_group(p.device).size) > 1: raise ValueError(f"{size} processes: the proof of concept runs in 1, start it without a launcher")
     record = finished(p.path, p.settings)
     if record is None:
         check_writable(p.path.parent)

@@ -15,7 +15,8 @@ from robustacc.data import load
 from robustacc.graphs import WARM_UP
 from robustacc.methods import make_method
 from robustacc.networks import build
-from robustacc.train import Recipe, fit
+from robustacc.fitting import fit
+from robustacc.recipes import Recipe
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 ADAM = Recipe(3, 1e-3, (2,), optimiser="adam", batch_size=64, reduction="mean", channels_last=True)

@@ -13,7 +13,8 @@ import pytest
 OWN_MODEL = '''
 import numpy as np, torch
 import robustacc
-from robustacc.attacks import MultiTargeted, PGD, Threat, correct, robust
+from robustacc.attacks import MultiTargeted, PGD, Threat
+from robustacc.evaluation import correct, robust
 from robustacc.data import Data
 from robustacc.lipschitz import local_lipschitz
 from robustacc.separation import nearest_other

@@ -21,13 +21,15 @@ from robustacc.data import load
 from robustacc.methods import make_method
 from robustacc.networks import WideResNet, build
 from robustacc.processes import find_group, leave_group
-from robustacc.train import Best, Recipe, fit
+from robustacc.fitting import fit
+from robustacc.recipes import Recipe
+from robustacc.training_state import EarlyStopping
 
 torch.set_num_threads(1)
 team, digits = find_group("cpu"), load("digits").take(train=61, test=20)             # batches of 20, 20, 20 and 1: the last leaves one process without any
 summed = Recipe(2, 1e-4, (1,), momentum=.9, batch_size=20)
 cases = {"at": ("at", summed, {}), "rst, mean": ("rst", replace(summed, lr=.002, reduction="mean"), {}), "gr": ("gr", summed, {}),  # TRADES, LLR: see the chapter
-         "adam, averaged, watched": ("natural", replace(summed, optimiser="adam", reduction="mean"), dict(ema=.9, best=Best(digits.test)))}
+         "adam, averaged, watched": ("natural", replace(summed, optimiser="adam", reduction="mean"), dict(ema=.9, best=EarlyStopping(digits.test)))}
 for name, (method, recipe, tools) in cases.items():
     torch.manual_seed(team.rank)                                                  # everybody starts from the first one's weights
     net = build("CNN2", dropout=0)

@@ -8,12 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from robustacc.attacks import PGD, Threat, robust
-from robustacc.data import Augment, Data, Ragged, Split
+from robustacc.attacks import PGD, Threat
+from robustacc.evaluation import robust
+from robustacc.augmentation import Augment, Ragged
+from robustacc.data import Data, Split
 from robustacc.methods import RST
 from robustacc.proof import Watch, beside_paper, ceiling, conflicts, disjoint, halfway, plan, relabelled, run, union
 from robustacc.records import find_records, publish
-from robustacc.train import Recipe, fit
+from robustacc.fitting import fit
+from robustacc.recipes import Recipe
 
 
 def noise(n_train, n_test, seed=0, shape=(1, 4, 4), n_classes=3):

@@ -261,7 +261,9 @@ def test_a_finite_loss_beyond_reason_stops_too():
     from robustacc.data import load
     from robustacc.methods import Natural
     from robustacc.networks import build
-    from robustacc.train import DivergedError, Recipe, fit
+    from robustacc.fitting import fit
+    from robustacc.recipes import Recipe
+    from robustacc.training_state import DivergedError
 
     class Growing(Natural):
         def loss(self, model, *args): return super().loss(model, *args) * 1e4 ** calls.pop()

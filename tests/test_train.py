@@ -127,7 +127,8 @@ def test_published_rows_are_still_the_rows_that_are_planned(root):
     "A record that was written before an option existed stays the record of the row without it."
     from dataclasses import fields
     from robustacc.records import finished, read_record
-    from robustacc.train import METHODS, plan
+    from robustacc.methods import METHODS
+    from robustacc.train import plan
     found = sorted((root / "results" / "smoke" / "digits").glob("*/*.json"))
     assert found
     for path in found:
@@ -142,7 +143,8 @@ def test_published_rows_are_still_the_rows_that_are_planned(root):
 def test_seed_and_batch_size_of_the_evaluation():
     import numpy as np
     import torch
-    from robustacc.attacks import PGD, Threat, robust
+    from robustacc.attacks import PGD, Threat
+    from robustacc.evaluation import robust
     from robustacc.data import load
     from robustacc.networks import build
     torch.manual_seed(0)
