@@ -341,7 +341,7 @@ def ratio(row: dict) -> float:
 def default_way(s: dict) -> str:
     "The line that a run of the smoke and quick profiles is."
     graph, keeping = ("", ", keeping memory") if s["device"] == "cpu" else (", CUDA graph", "")
-    return "robustacc" + graph + (", bfloat16" if s.get("default_precision") == "bfloat16" else "") + keeping
+    return "robustacc" + graph + keeping
 
 
 def by_setting(rows: list[dict]) -> dict[tuple, list[dict]]:
