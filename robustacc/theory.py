@@ -35,7 +35,7 @@ def _metric(p: float | str) -> str:
     "scipy's name of the l-p metric."
     return {"2": "euclidean", "inf": "chebyshev"}[check_norm(p, name="p")]
 
-# %% ../nbs/02_theory.ipynb #baf83231
+# %% ../nbs/02_theory.ipynb #933ae424
 def by_class(points: ArrayLike,  # (n, ...) points or images of any type
              labels: ArrayLike,  # (n,) whole numbers 0..C-1, every class present
              ) -> tuple[np.ndarray, ...]:  # one array (n_i, ...) for each class, in order
@@ -106,7 +106,7 @@ class ClassDistance:
         "Eq. (2): the nearest class, the lowest one on ties."
         return self.f(points).argmin(1)
 
-# %% ../nbs/02_theory.ipynb #e6c53e3b
+# %% ../nbs/02_theory.ipynb #4646f951
 def _class_margin(self,
                   points: ArrayLike,  # (n, ...) float, or uint8 images
                   labels: ArrayLike,  # (n,) 0..C-1
@@ -187,7 +187,7 @@ def _move_l2(x, radius, kind, rng, towards, away) -> np.ndarray:
     if kind == "random": radius = radius * rng.uniform(size=(len(x), 1)) ** (1 / x.shape[1])
     return x + step * (radius / np.maximum(length, 1e-300))
 
-# %% ../nbs/02_theory.ipynb #d001b247
+# %% ../nbs/02_theory.ipynb #62f5cf18
 def _check_move(x: np.ndarray, radius: np.ndarray, kind: str, p: float, towards, away) -> None:
     "`ValueError` for a kind of move, radius or target that does not fit the points."
     if kind not in _KINDS: raise unknown_name("kind", kind, _KINDS)
@@ -358,7 +358,7 @@ def _levels(radius) -> np.ndarray:
     "The largest whole number of grey levels strictly below each certified radius (n,); -1 for radius 0."
     return (np.rint(510 * np.asarray(radius)).astype(int) - 1) // 2
 
-# %% ../nbs/02_theory.ipynb #8440a51a
+# %% ../nbs/02_theory.ipynb #122ef9f0
 def falsify(queries: ArrayLike,  # (n, ...) uint8 images
             margins: ClassMargins,  # their certificates
             reference: ArrayLike,  # (m, ...) uint8 training images
@@ -489,6 +489,6 @@ def _sample_size_for(world: WeakFeatures,  # the distribution
     "How many points a sample needs to hold, with probability 1/2, two of opposite labels within t (pairs taken as independent)."
     return (np.log(4 * np.log(2)) - _log_close_pair(world, t)) / 2 / np.log(10)
 
-# %% ../nbs/02_theory.ipynb #6ce1e4e9
+# %% ../nbs/02_theory.ipynb #6cfe6a46
 _PRIVATE = ("KINDS", "LemmaCheck", "TubeDistance", "linear_radius", "perturb", "lipschitz_ratios", "weighted_accuracy", "log_close_pair", "sample_size_for")
 __getattr__ = renamed(__name__, {name: f"robustacc.theory._{name}" for name in _PRIVATE})
