@@ -8,20 +8,20 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from robustacc.staircase import (AT, EPS, FEATURES, GR, KNOTS, LLR, METHODS, PENALTY, RELEASED, RST, TOLERANCE, TRADES, Natural, Sample,
-                                 case_name, describe, draw, expected_worst, fit_all, local, max_slope, measure, moments, places,
-                                 population, solve, spline)
+from robustacc.staircase import (AT, GR, LLR, RELEASED, RST, STAIRCASE_METHODS, TRADES, Natural, Sample, _describe, _EPS, _expected_worst,
+                                 _FEATURES, _KNOTS, _local, _max_slope, _moments, _PENALTY, _places, _population, _TOLERANCE, case_name,
+                                 draw, fit_all, measure, solve, spline)
 
 RECIPE = {"Natural": .00593182, "AT": .01677985, "RST(lambda=.5)": .01926315, "RST(lambda=1)": .02285771, "RST(lambda=2)": .02923415,
           "TRADES(beta=1)": .01604527, "TRADES(beta=3)": .01722094, "TRADES(beta=6)": .01759892}
-EVERYWHERE = np.linspace(-EPS, 9 + EPS, 300)
+EVERYWHERE = np.linspace(-_EPS, 9 + _EPS, 300)
 
 
 def objective(theta, sample, method, ridge):
     "A method's objective, from its losses alone."
-    v = method.expand(describe(theta, sample))[0]
+    v = method.expand(_describe(theta, sample))[0]
     total = v.sum(1).max() if method.pooled else v.max(0).sum()
-    return (total + ridge * theta @ PENALTY @ theta) / len(sample.y)
+    return (total + ridge * theta @ _PENALTY @ theta) / len(sample.y)
 
 
 def test_the_published_training_set_and_its_fits():
@@ -38,17 +38,17 @@ def test_the_published_training_set_and_its_fits():
     for method in RELEASED:
         if method.label not in RECIPE: continue
         found = solve(method, sample, ridge=.01)
-        assert found.gap < TOLERANCE and -1e-8 < found.value - RECIPE[method.label] < TOLERANCE + 1e-8, method
+        assert found.gap < _TOLERANCE and -1e-8 < found.value - RECIPE[method.label] < _TOLERANCE + 1e-8, method
 
 
 def test_basis_by_the_recursion():
     "Features by the Cox-de Boor recursion, written out, at all points that occur."
     x = np.arange(-2, 30) / 3
     x[0] += 1e-12  # the recursion is half-open
-    b = ((x[:, None] >= KNOTS[:-1]) & (x[:, None] < KNOTS[1:])).astype(float)
+    b = ((x[:, None] >= _KNOTS[:-1]) & (x[:, None] < _KNOTS[1:])).astype(float)
     for k in (1, 2, 3):
-        left = (x[:, None] - KNOTS[:-k - 1]) / (KNOTS[k:-1] - KNOTS[:-k - 1]) * b[:, :-1]
-        right = (KNOTS[k + 1:] - x[:, None]) / (KNOTS[k + 1:] - KNOTS[1:-k]) * b[:, 1:]
+        left = (x[:, None] - _KNOTS[:-k - 1]) / (_KNOTS[k:-1] - _KNOTS[:-k - 1]) * b[:, :-1]
+        right = (_KNOTS[k + 1:] - x[:, None]) / (_KNOTS[k + 1:] - _KNOTS[1:-k]) * b[:, 1:]
         b = left + right
     np.testing.assert_allclose(spline(x), b, atol=1e-9)
 
@@ -64,8 +64,8 @@ def test_at_by_a_third_solver(seed):
     rows = np.concatenate([np.hstack([sign * points, np.tile(np.eye(n), (3, 1))]) for sign in (1, -1)])
     lower = np.concatenate([y, -y])
 
-    def cost(v): return (v[FEATURES:] @ v[FEATURES:] + .1 * v[:FEATURES] @ PENALTY @ v[:FEATURES]) / n
-    def slope(v): return 2 * np.concatenate([.1 * PENALTY @ v[:FEATURES], v[FEATURES:]]) / n
+    def cost(v): return (v[_FEATURES:] @ v[_FEATURES:] + .1 * v[:_FEATURES] @ _PENALTY @ v[:_FEATURES]) / n
+    def slope(v): return 2 * np.concatenate([.1 * _PENALTY @ v[:_FEATURES], v[_FEATURES:]]) / n
     found = minimize(cost, np.concatenate([start, slack]), jac=slope, method="SLSQP", options=dict(maxiter=2000, ftol=1e-13),
                      constraints=dict(type="ineq", fun=lambda v: rows @ v - lower, jac=lambda v: rows))
     ours = solve(AT(), sample)
@@ -78,7 +78,7 @@ def test_at_by_a_third_solver(seed):
 def test_thirty_thousand_examples_by_cvxpy(method):
     cp = pytest.importorskip("cvxpy")
     sample = draw(30_000, 2)
-    theta, slack, y, n = cp.Variable(FEATURES), cp.Variable(30_000), sample.y, 30_000
+    theta, slack, y, n = cp.Variable(_FEATURES), cp.Variable(30_000), sample.y, 30_000
     low, mid, high = (spline((sample.step + shift) / 3) @ theta for shift in (-1, 0, 1))
     moves = [low - mid, high - mid] if method.title == "TRADES" else [low - y, mid - y, high - y]
     constraints = [c for move in moves for c in (move <= slack, -move <= slack)]
@@ -86,63 +86,63 @@ def test_thirty_thousand_examples_by_cvxpy(method):
     if method.title in ("RST", "TRADES"): cost += getattr(method, "lam", getattr(method, "beta", None)) * cp.sum_squares(slack)
     if method.title == "GR":
         cost, constraints = cost + method.beta / 2 * cp.sum(cp.multiply(np.linalg.norm(spline(sample.step / 3), axis=1), cp.abs(mid - y))), []
-    value = cp.Problem(cp.Minimize((cost + .1 * cp.sum_squares(np.diff(np.eye(FEATURES), 2, axis=0) @ theta)) / n), constraints).solve(solver="CLARABEL")
+    value = cp.Problem(cp.Minimize((cost + .1 * cp.sum_squares(np.diff(np.eye(_FEATURES), 2, axis=0) @ theta)) / n), constraints).solve(solver="CLARABEL")
     ours = solve(method, sample)
-    assert ours.gap < TOLERANCE and -1e-7 < ours.value - value < TOLERANCE + 1e-7
+    assert ours.gap < _TOLERANCE and -1e-7 < ours.value - value < _TOLERANCE + 1e-7
     assert abs(spline(EVERYWHERE) @ (ours.theta - theta.value)).max() < .02
 
 
-@pytest.mark.parametrize("method", [*METHODS, *RELEASED], ids=lambda m: f"{m.label}, {m.variant}")
+@pytest.mark.parametrize("method", [*STAIRCASE_METHODS, *RELEASED], ids=lambda m: f"{m.label}, {m.variant}")
 def test_no_function_beats_a_certificate(method):
     "The bound holds against random functions near and far, and against fits of every other method."
     rng = np.random.default_rng(3)
     for n, seed in ((40, 2), (300, 5)):
         sample = draw(n, seed)
-        found = solve(method, sample, starts=places(sample, 3))
+        found = solve(method, sample, starts=_places(sample, 3))
         assert abs(objective(found.theta, sample, method, .1) - found.value) < 1e-12
         if found.gap == np.inf: assert method.title == "GR" and method.variant == "paper"
-        rivals = [solve(m, sample, starts=places(sample, 2)).theta for m in METHODS]
-        rivals += [found.theta + scale * rng.normal(size=FEATURES) for scale in (1e-6, 1e-4, 1e-2, 1, 10) for _ in range(40)]
-        bound = found.value - (found.gap if np.isfinite(found.gap) else TOLERANCE)
+        rivals = [solve(m, sample, starts=_places(sample, 2)).theta for m in STAIRCASE_METHODS]
+        rivals += [found.theta + scale * rng.normal(size=_FEATURES) for scale in (1e-6, 1e-4, 1e-2, 1, 10) for _ in range(40)]
+        bound = found.value - (found.gap if np.isfinite(found.gap) else _TOLERANCE)
         assert min(objective(theta, sample, method, .1) for theta in rivals) >= bound - 1e-12
 
 
-@pytest.mark.parametrize("method", [m for m in {*METHODS, *RELEASED} if m.few], ids=lambda m: f"{m.label}, {m.variant}")
+@pytest.mark.parametrize("method", [m for m in {*STAIRCASE_METHODS, *RELEASED} if m.few], ids=lambda m: f"{m.label}, {m.variant}")
 def test_moments_are_all_that_some_methods_see(method):
     sample, rng = draw(500, 3), np.random.default_rng(0)
-    short = moments(sample)
+    short = _moments(sample)
     assert len(short.y) <= 60 and short.count.sum() == 500
     for _ in range(5):
-        theta = 3 * rng.normal(size=FEATURES)
-        a, b = (local(theta, s, method, .1, .01) for s in (sample, short))
+        theta = 3 * rng.normal(size=_FEATURES)
+        a, b = (_local(theta, s, method, .1, .01) for s in (sample, short))
         np.testing.assert_allclose((a.value, a.exact, *a.gradient), (b.value, b.exact, *b.gradient), rtol=1e-9)
 
 
 def test_moments_are_not_all_that_at_sees():
     sample = draw(500, 3)
     theta = solve(Natural(), sample).theta
-    assert abs(local(theta, sample, AT(), .1, 1e-9).exact - local(theta, moments(sample), AT(), .1, 1e-9).exact) > 1e-5
+    assert abs(_local(theta, sample, AT(), .1, 1e-9).exact - _local(theta, _moments(sample), AT(), .1, 1e-9).exact) > 1e-5
 
 
 def test_expected_worst_by_quadrature():
     "Against the integral over y, with a rule of 200,001 points."
-    predictions = np.random.default_rng(1).normal(population()[0], .2, size=(3, 30))
+    predictions = np.random.default_rng(1).normal(_population()[0], .2, size=(3, 30))
     z = np.linspace(-8, 8, 200_001)
     density = np.exp(-z*z/2) / np.sqrt(2*np.pi) * (z[1] - z[0])
-    worst, square = expected_worst(predictions)
+    worst, square = _expected_worst(predictions)
     for site in (0, 7, 29):
-        error = abs(predictions[:, site, None] - population()[0][site] - .1*z).max(0)
+        error = abs(predictions[:, site, None] - _population()[0][site] - .1*z).max(0)
         np.testing.assert_allclose((worst[site], square[site]), (error @ density, error**2 @ density), rtol=1e-8)
 
 
 def test_max_slope_of_random_splines():
-    rng, grid = np.random.default_rng(2), spline(np.linspace(-EPS, 9 + EPS, 20_001), 1)
+    rng, grid = np.random.default_rng(2), spline(np.linspace(-_EPS, 9 + _EPS, 20_001), 1)
     for _ in range(50):
-        theta = rng.normal(size=FEATURES)
+        theta = rng.normal(size=_FEATURES)
         dense = abs(grid @ theta).max()
-        assert dense <= max_slope(theta) * (1 + 1e-12) and max_slope(theta) < dense + 1e-4
-    ramp = (KNOTS[1:-3] + KNOTS[2:-2] + KNOTS[3:-1]) / 3
-    assert abs(max_slope(-3*ramp) - 3) < 1e-12 and max_slope(np.ones(FEATURES)) < 1e-12
+        assert dense <= _max_slope(theta) * (1 + 1e-12) and _max_slope(theta) < dense + 1e-4
+    ramp = (_KNOTS[1:-3] + _KNOTS[2:-2] + _KNOTS[3:-1]) / 3
+    assert abs(_max_slope(-3*ramp) - 3) < 1e-12 and _max_slope(np.ones(_FEATURES)) < 1e-12
 
 
 def test_what_the_definitions_do_to_the_numbers():
@@ -163,20 +163,33 @@ def test_a_weighted_sample_is_the_repeated_one():
     sample = draw(30, 7)
     twice = Sample(np.repeat(sample.step, 2), np.repeat(sample.y, 2), np.ones(60))
     counted = Sample(sample.step, sample.y, np.full(30, 2.))
-    theta = np.random.default_rng(0).normal(size=FEATURES)
-    for method in {*METHODS, *RELEASED}:
-        a, b = (local(theta, s, method, .1, .05) for s in (twice, counted))
+    theta = np.random.default_rng(0).normal(size=_FEATURES)
+    for method in {*STAIRCASE_METHODS, *RELEASED}:
+        a, b = (_local(theta, s, method, .1, .05) for s in (twice, counted))
         np.testing.assert_allclose((a.value, *a.gradient, *a.hessian.ravel()), (b.value, *b.gradient, *b.hessian.ravel()), rtol=1e-9, atol=1e-12)
 
 
-def test_the_notebook_refuses_what_it_does_not_know(python, root, tmp_path):
-    for given, message in ((("seed", 3), "unknown parameter 'seed'"), (("profile", "full"), "unknown profile 'full'"), (("small", 2), "small 2: it must be 10 or more")):
-        done = python("-m", "papermill", root / "nbs" / "07_staircase.ipynb", tmp_path / "out.ipynb", "-p", *given)
-        assert done.returncode and message in done.stderr
+def opened(root, **given):
+    "Run the notebook's cells up to the check of its parameters, with values injected after them as papermill does."
+    namespace = {}
+    for cell in json.loads((root / "nbs" / "07_staircase.ipynb").read_text())["cells"]:
+        if cell["cell_type"] != "code": continue
+        source = "".join(cell["source"])
+        exec(source, namespace)
+        if "parameters" in cell["metadata"].get("tags", []): namespace.update(given)
+        if "check_parameters(globals()" in source: return namespace
+    pytest.fail("the notebook does not check its parameters")
+
+
+def test_the_notebook_refuses_what_it_does_not_know(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, value, message in (("seed", 3, "unknown parameter 'seed'"), ("profile", "full", "unknown profile 'full'"), ("small", 2, "small 2: it must be 10 or more")):
+        with pytest.raises(ValueError, match=message): opened(root, **{name: value})
     assert not (tmp_path / "_runs").exists()
+    assert opened(root, small=12)["settings"]["small"] == 12 and (tmp_path / "_runs").exists()
 
 
-def test_a_run_writes_its_record(python, root, tmp_path):
+def test_a_run_writes_its_record(python, root, tmp_path, monkeypatch):
     run = "-m", "papermill", root / "nbs" / "07_staircase.ipynb", tmp_path / "out.ipynb", "-p", "seeds", 2, "-p", "large", 200, "-p", "small"
     done = python(*run, 30)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -187,5 +200,5 @@ def test_a_run_writes_its_record(python, root, tmp_path):
     exact = measure(solve(AT(), draw(200, 2)).theta, draw(200, 2))["adv_test_mse"]
     assert rows[200, "AT, ridge 0.1"]["metrics"]["adv_test_mse"]["values"][1] == pytest.approx(exact, rel=1e-7)
     assert record["data"]["sha256"]["30-seed1"] == draw(30, 1).sha256()
-    done = python(*run, 31)
-    assert done.returncode and "small: 30 -> 31" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Exception, match="small: 30 -> 31"): opened(root, seeds=2, large=200, small=31)

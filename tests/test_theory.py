@@ -7,9 +7,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from robustacc.theory import (KINDS, ClassDistance, SignedDistance, TubeDistance, WeakFeatures, astute, box_certified, by_class,
-                              check_lemma, class_distances, class_margins, falsify, linear_radius, lipschitz_ratios, log_close_pair,
-                              perturb, sample_size_for, separation_radius, spiral, spiral_support, weighted_accuracy, withstood)
+from robustacc.theory import (ClassDistance, SignedDistance, WeakFeatures, _KINDS, _linear_radius, _lipschitz_ratios, _log_close_pair, _perturb,
+                              _sample_size_for, _TubeDistance, _weighted_accuracy, astute, box_certified, by_class, check_lemma,
+                              class_distances, class_margins, falsify, separation_radius, spiral, spiral_support, withstood)
 
 NEAR = 1 - 1e-6
 metrics = st.sampled_from([2, np.inf])
@@ -44,7 +44,7 @@ def test_theorem_4_2(case, p, seed):
                       for x, y in zip(points, labels)])
     assert astute(classifier.g, points, labels, classifier.r * NEAR, p=p, towards=enemy, seed=seed).all()
     a, b = np.random.default_rng(seed).uniform(-30, 40, (2, 50, points.shape[1]))
-    assert lipschitz_ratios(classifier.f, a, b, p=p).max() * classifier.r <= 1 + 1e-9
+    assert _lipschitz_ratios(classifier.f, a, b, p=p).max() * classifier.r <= 1 + 1e-9
 
 
 @settings(max_examples=60, deadline=None)
@@ -57,7 +57,7 @@ def test_theorem_4_4(case, p, seed):
     assert check_lemma(classifier, points, y, seed=seed).holds.all()
     assert astute(classifier.g, points, y, classifier.r * NEAR, p=p, seed=seed).all()
     a, b = np.random.default_rng(seed).uniform(-30, 40, (2, 50, points.shape[1]))
-    assert lipschitz_ratios(classifier.f, a, b, p=p).max() * classifier.r <= 1 + 1e-9
+    assert _lipschitz_ratios(classifier.f, a, b, p=p).max() * classifier.r <= 1 + 1e-9
 
 
 @settings(max_examples=40, deadline=None)
@@ -100,13 +100,13 @@ def test_the_radius_of_a_linear_classifier_is_exact(classes, d, seed):
     rng = np.random.default_rng(seed)
     weight, bias, x = rng.normal(size=(classes, d)), rng.normal(size=classes), rng.normal(size=(20, d))
     label = (x @ weight.T + bias).argmax(1)
-    radius = linear_radius(x, label, weight, bias)
+    radius = _linear_radius(x, label, weight, bias)
     corners = np.stack(np.meshgrid(*[[-1., 1.]] * d), -1).reshape(-1, d)
     answers = lambda scale: ((x[:, None] + scale * radius[:, None, None] * corners) @ weight.T + bias).argmax(-1)
     assert (answers(1 - 1e-9) == label[:, None]).all() and (answers(1 + 1e-9) != label[:, None]).any(1).all()
     wrong = (label + 1) % classes
-    assert (linear_radius(x, wrong, weight, bias) < 0).all()
-    assert (linear_radius(x, label, weight, bias, p=2) >= radius * (1 - 1e-12)).all()
+    assert (_linear_radius(x, wrong, weight, bias) < 0).all()
+    assert (_linear_radius(x, label, weight, bias, p=2) >= radius * (1 - 1e-12)).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -117,13 +117,13 @@ def test_theorem_4_4_on_tubes(case, p, share, seed):
     y = np.where(labels == 0, 1, -1)
     clouds = points[y > 0], points[y < 0]
     width = share * separation_radius(clouds, p=p)
-    tube = TubeDistance(*clouds, separation_radius(clouds, p=p) - width, p, width=width)
-    inside = perturb(points, width * NEAR, "random", p=p, seed=seed)
+    tube = _TubeDistance(*clouds, separation_radius(clouds, p=p) - width, p, width=width)
+    inside = _perturb(points, width * NEAR, "random", p=p, seed=seed)
     assert (tube.margin(inside, y) >= 1 - 1e-9).all() and (tube.g(inside) == y).all()
     enemy = np.stack([points[y != s][np.linalg.norm(points[y != s] - x, ord=p, axis=1).argmin()] for x, s in zip(inside, y)])
     assert astute(tube.g, inside, y, tube.r * NEAR, p=p, towards=enemy, seed=seed).all()
     a, b = np.random.default_rng(seed).uniform(-30, 40, (2, 50, points.shape[1]))
-    assert lipschitz_ratios(tube.f, a, b, p=p).max() * tube.r <= 1 + 1e-9
+    assert _lipschitz_ratios(tube.f, a, b, p=p).max() * tube.r <= 1 + 1e-9
     ball = {np.inf: lambda x, c: np.clip(x, c - width, c + width),
             2: lambda x, c: c + (x - c) * min(1, width / max(np.linalg.norm(x - c), 1e-300))}[p]
     near, far = (np.array([min(np.linalg.norm(x - ball(x, c), ord=p) for c in cloud) for x in a]) for cloud in clouds)
@@ -148,10 +148,10 @@ def test_accuracy_on_weak_features_is_what_a_simulation_finds(k, mean, flip, wei
     world = WeakFeatures(k, mean, flip)
     x, y = world.sample(2000, seed=seed)
     row = np.array([weight, *np.ones(k)])
-    radius = linear_radius(x, (y > 0).astype(int), np.stack([-row, row]), [0, 0])
-    exact = weighted_accuracy(world, weight, eps)
+    radius = _linear_radius(x, (y > 0).astype(int), np.stack([-row, row]), [0, 0])
+    exact = _weighted_accuracy(world, weight, eps)
     assert abs((radius > eps).mean() - exact) <= 6 * np.sqrt(exact * (1 - exact) / 2000) + 3e-3
-    assert (1 - flip) / flip * (1 - weighted_accuracy(world, weight)) >= weighted_accuracy(world, weight, max(eps, 2 * mean)) - 1e-12
+    assert (1 - flip) / flip * (1 - _weighted_accuracy(world, weight)) >= _weighted_accuracy(world, weight, max(eps, 2 * mean)) - 1e-12
     best = ((world.log_odds(x) > 0) == (y > 0)).mean()
     assert best >= (radius > 0).mean() - .08
 
@@ -164,14 +164,14 @@ def test_the_distance_between_the_classes_of_weak_features_goes_to_zero(k):
     for seed in range(21):
         x, y = world.sample(1000, seed=seed)
         found.append(2 * separation_radius([x[y < 0], x[y > 0]]))
-    assert .5 < 10 ** (sample_size_for(world, float(np.median(found))) - 3) < 2
+    assert .5 < 10 ** (_sample_size_for(world, float(np.median(found))) - 3) < 2
     x, y = world.sample(400_000, seed=0)
     apart = abs(x[y > 0][:190_000] - x[y < 0][:190_000]).max(1)
-    for t in (1, 1.9, 2.5): assert abs((apart <= t).mean() / np.exp(log_close_pair(world, t)) - 1) < .05
-    sizes = [sample_size_for(world, t) for t in (1e-1, 1e-2, 1e-3)]
+    for t in (1, 1.9, 2.5): assert abs((apart <= t).mean() / np.exp(_log_close_pair(world, t)) - 1) < .05
+    sizes = [_sample_size_for(world, t) for t in (1e-1, 1e-2, 1e-3)]
     np.testing.assert_allclose(np.diff(sizes), k / 2, atol=.02)
-    assert sample_size_for(WeakFeatures(500, .3), 1.2) > 50 and sample_size_for(WeakFeatures(k, .3, flip=0), 1.9) == np.inf
-    assert log_close_pair(WeakFeatures(k, .3), 50.) > -1e-9
+    assert _sample_size_for(WeakFeatures(500, .3), 1.2) > 50 and _sample_size_for(WeakFeatures(k, .3, flip=0), 1.9) == np.inf
+    assert _log_close_pair(WeakFeatures(k, .3), 50.) > -1e-9
 
 
 @settings(max_examples=40, deadline=None)
@@ -209,13 +209,41 @@ def test_sandwich(case, level, seed):
         if safe: assert class_margins(ball, points, labels).correct(np.full(len(ball), label)).all()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", _KINDS)
 def test_moves_of_images_stay_in_the_ball_and_the_range(kind):
     rng = np.random.default_rng(0)
     x, z, w = rng.choice(np.array([0, 1, 128, 254, 255], np.uint8), (3, 100, 30))
     radius = rng.integers(0, 256, 100)
-    moved = perturb(x, radius, kind, towards=z, away=w)
+    moved = _perturb(x, radius, kind, towards=z, away=w)
     assert moved.dtype == np.uint8 and (abs(moved.astype(int) - x).max(1) <= radius).all()
     if kind in ("towards", "squeeze"):
         before, after = abs(z.astype(int) - x).max(1), abs(z.astype(int) - moved).max(1)
         assert (after <= np.maximum(before - radius, 0)).all()
+
+
+def test_whatever_a_user_has_gives_the_same_distances():
+    "Lists, tensors, other byte orders and bools; what is no number, or has no class, is refused by name."
+    import pandas
+    import torch
+    images = np.random.default_rng(0).integers(0, 256, (12, 1, 3, 3), np.uint8)
+    labels = np.arange(12) % 3
+    expected = class_margins(images[:4], images[4:], labels[4:])
+    for some in (torch.from_numpy(images), images.tolist() and list(images)):
+        found = class_margins(some[:4], some[4:], torch.from_numpy(labels[4:]))
+        assert np.array_equal(found.radius, expected.radius) and np.array_equal(found.label, expected.label)
+    floats = torch.from_numpy(images / 255).requires_grad_()
+    for some in (floats, (images / 255).astype(">f8")): np.testing.assert_allclose(class_margins(some[:4], some[4:], labels[4:]).radius, expected.radius, atol=1e-12)
+    black = images > 99
+    assert np.array_equal(class_distances(black[:4], [black[4:]]), class_distances(black[:4] * np.uint8(255), [black[4:] * np.uint8(255)]))
+    points = images.reshape(12, 9) / 255
+    for p in (np.inf, "inf", "Linf"): assert np.array_equal(class_distances(points[:4], [points[4:]], p=p), class_distances(points[:4], [points[4:]]))
+    for p in (2, "2", "L2"): assert np.array_equal(class_distances(points[:4], [points[4:]], p=p), class_distances(pandas.DataFrame(points[:4]), [points[4:]], p=2))
+    for wrong, match in ((["a", "b"], "points"), ([], "points"), ([[np.inf]], "finite"), ({"x": 1}, "points")):
+        with pytest.raises(ValueError, match=match): class_distances(wrong, [points])
+    for wrong, match in ((["a"] * 12, "labels: dtype"), ([0] * 11, "labels of shape"), ([.5] * 12, "labels are float"), ([-1] + [0] * 11, "label -1"), ([0, 2] * 6, "none of")):
+        with pytest.raises(ValueError, match=match): by_class(points, wrong)
+    for wrong in (0, -1, np.nan, np.inf, "1", None, True):
+        with pytest.raises(ValueError, match="^r "): ClassDistance([points], wrong)
+    for wrong in (1, 0, "1", None, True):
+        with pytest.raises(ValueError, match="unknown p"): ClassDistance([points], 1., wrong)
+    with pytest.raises(ValueError, match="tries 0"): check_lemma(ClassDistance([points[:6], points[6:]], 1.), points, [0] * 6 + [1] * 6, tries=0)
