@@ -15,8 +15,8 @@ export USER ?= $(shell id -u)
 ifneq ($(shell test -w "$$HOME" && echo yes),yes)
 export HOME := $(CURDIR)/.venv
 endif
-# Not the script .venv/bin/nbdev_test: it cannot be started from a folder with quotes in its name.
-NBDEV_TEST := OMP_NUM_THREADS=1 $(BIN)/python -c 'from nbdev.test import nbdev_test; nbdev_test()' --n_workers
+# The script by its interpreter: by itself it cannot be started from a folder with quotes in its name.
+NBDEV_TEST := OMP_NUM_THREADS=1 $(BIN)/python $(BIN)/nbdev_test --n_workers
 # Single tests use one thread; several run at the same time, those of a file one after the other, since they share what they have trained.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --dist loadfile --numprocesses "$$CORES"
 
