@@ -6,7 +6,7 @@
 __all__ = ['COMPILED', 'FILTER_PIXELS', 'WITNESSES', 'Search', 'rows', 'tiles', 'largest_differences', 'nearest_by_filter',
            'check_fit', 'pairs_by_filter']
 
-# %% ../nbs/00d_kernels.ipynb #a7bc5b15
+# %% ../nbs/00d_kernels.ipynb #8eedc926
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# %% ../nbs/00d_kernels.ipynb #2aaf32d7
+# %% ../nbs/00d_kernels.ipynb #573304bf
 @dataclass(frozen=True)
 class Search:
     "A checked search: what is looked for, where, and with what means."
@@ -37,7 +37,7 @@ class Search:
     @property
     def levels(self) -> bool: return self.reference.dtype == np.uint8 and self.p == math.inf
 
-# %% ../nbs/00d_kernels.ipynb #36a10039
+# %% ../nbs/00d_kernels.ipynb #da6f5bd2
 def rows(images: np.ndarray,  # (n, ...) uint8 or float
          start: int, stop: int,  # the first row and the one after the last
          ) -> np.ndarray:  # (stop - start, d) contiguous, uint8 or float64
@@ -46,7 +46,7 @@ def rows(images: np.ndarray,  # (n, ...) uint8 or float
     block = block.reshape(len(block), -1)
     return block if block.dtype == np.uint8 else block.astype(np.float64)
 
-# %% ../nbs/00d_kernels.ipynb #0518dcb0
+# %% ../nbs/00d_kernels.ipynb #0593fc57
 @contextmanager
 def tiles(search: Search,
           rounds: int,  # how often all queries are gone through, once per block of the reference
@@ -65,7 +65,7 @@ def tiles(search: Search,
             finally: pool.shutdown(wait=True, cancel_futures=True)
         yield run
 
-# %% ../nbs/00d_kernels.ipynb #2a353792
+# %% ../nbs/00d_kernels.ipynb #c69aabe8
 try:
     from llvmlite import ir
     from numba import njit, types
@@ -83,7 +83,7 @@ def _compiled(function: Callable) -> Callable:
     try: return njit(nogil=True, cache=True)(function)
     except RuntimeError: return njit(nogil=True)(function)
 
-# %% ../nbs/00d_kernels.ipynb #f848a83b
+# %% ../nbs/00d_kernels.ipynb #ba87e07d
 @_compiled
 def _largest_differences(queries, rows, out):
     for i in range(len(queries)):
@@ -106,9 +106,9 @@ def largest_differences(queries: np.ndarray,  # (n, d) uint8
     _largest_differences(queries, rows, out)
     return out
 
-# %% ../nbs/00d_kernels.ipynb #83024201
+# %% ../nbs/00d_kernels.ipynb #c8360f35
 FILTER_PIXELS = 32  # pixels that a nearest neighbour search tests for 64 candidates at once; a multiple of 8
-WITNESSES = 192  # pixels that a search within a radius has at hand: 64 for the filter and 128 for what passes it
+WITNESSES = 256  # pixels that a search within a radius has at hand: 64 for the filter and 192 for what passes it
 
 
 def _extend(chosen: list[int], most: int, queries, limit, rows, counts, rng) -> None:
@@ -130,7 +130,7 @@ def _extend(chosen: list[int], most: int, queries, limit, rows, counts, rng) -> 
         useful -= rejects[rejects[:, pixel]].sum(0, dtype=np.int64)
         rejects = rejects[~rejects[:, pixel]]
 
-# %% ../nbs/00d_kernels.ipynb #1ceee84f
+# %% ../nbs/00d_kernels.ipynb #79ea09dc
 def _pixel_order(search: Search, most: int, radius: int | None = None) -> np.ndarray:
     "All pixels: first at most `most` witnesses, chosen for a radius in levels or for the nearest neighbour, then the rest."
     rng, d = np.random.default_rng(0), search.d
@@ -150,7 +150,7 @@ def _pixel_order(search: Search, most: int, radius: int | None = None) -> np.nda
         _extend(chosen, most, queries, limit, sample, counts, rng)
     return np.concatenate([np.array(chosen, np.int64), np.setdiff1d(np.arange(d), chosen)])
 
-# %% ../nbs/00d_kernels.ipynb #429b0fdc
+# %% ../nbs/00d_kernels.ipynb #2a35e88e
 def _vector(context, builder, kind, array, at, bits: int = 8):
     "64 consecutive numbers of a numba array, from position `at`."
     start = builder.gep(context.make_array(kind)(context, builder, array).data, [at])
@@ -169,17 +169,15 @@ def _word(builder, verdicts):
     "64 verdicts as one 64-bit word."
     return builder.bitcast(verdicts, ir.IntType(64))
 
-# %% ../nbs/00d_kernels.ipynb #8d490463
+# %% ../nbs/00d_kernels.ipynb #3e977b4d
 @intrinsic
 def _outside(typing, columns, at, low, width, k):
     "Candidates of which one of eight pixels lies outside low[k:k+8] .. low + width; `at` is the first pixel's column."
     def build(context, builder, signature, args):
         kinds, one = signature.args, ir.IntType(64)
         def number(which, i):
-            if not isinstance(kinds[which], types.Array): return _repeat(builder, args[which])
             data = context.make_array(kinds[which])(context, builder, args[which]).data
-            value = builder.load(builder.gep(data, [builder.add(args[4], one(i))]))
-            return builder.bitcast(_repeat(builder, value, 64 * 8 // value.type.width), ir.VectorType(ir.IntType(8), 64))
+            return _repeat(builder, builder.load(builder.gep(data, [builder.add(args[4], one(i))])))
         verdicts = None
         for i in range(8):
             column = _vector(context, builder, kinds[0], args[0], builder.add(args[1], one(64 * i)))
@@ -188,7 +186,7 @@ def _outside(typing, columns, at, low, width, k):
         return _word(builder, verdicts)
     return types.uint64(columns, types.int64, low, width, types.int64), build
 
-# %% ../nbs/00d_kernels.ipynb #f448babc
+# %% ../nbs/00d_kernels.ipynb #bd5a930f
 @intrinsic
 def _labelled(typing, labels, at, label):
     "Candidates of 64 that carry `label`."
@@ -204,7 +202,7 @@ def _lowest(typing, word):
     def build(context, builder, signature, args): return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
     return types.int64(types.uint64), build
 
-# %% ../nbs/00d_kernels.ipynb #eb9a4bd3
+# %% ../nbs/00d_kernels.ipynb #fb29677f
 def _difference(context, builder, kinds, args):
     "64 absolute differences between two rows of pixels."
     a = _vector(context, builder, kinds[0], args[0], args[1])
@@ -232,7 +230,7 @@ def _apart(typing, a, at, b, start):
         return builder.call(largest, [difference])
     return types.uint8(a, types.int64, b, types.int64), build
 
-# %% ../nbs/00d_kernels.ipynb #37cbf5e2
+# %% ../nbs/00d_kernels.ipynb #30ed88db
 @_compiled
 def _passes(a, at, b, start, d, most):
     if most >= 255: return True
@@ -252,17 +250,24 @@ def _distance(a, at, b, start, d, most):
     for k in range(k, d): largest = max(largest, abs(np.int64(a[at + k]) - np.int64(b[start + k])))
     return largest if largest <= most else np.int64(-1)
 
-# %% ../nbs/00d_kernels.ipynb #12789da4
+# %% ../nbs/00d_kernels.ipynb #1ee781e2
 @_compiled
 def _narrow(query, best, low, width):
     for k in range(min(low.size, query.size)):
         least, most = max(np.int32(query[k]) - best + 1, 0), min(np.int32(query[k]) + best - 1, 255)
         low[k], width[k] = least, most - least
 
-# %% ../nbs/00d_kernels.ipynb #51b98100
+# %% ../nbs/00d_kernels.ipynb #09782b19
 _ALL = np.uint64(2**64 - 1)
 
 
+@_compiled
+def _present(m, after):
+    if m <= 0 or after >= 64: return np.uint64(0)
+    word = _ALL if m >= 64 else (np.uint64(1) << np.uint64(m)) - np.uint64(1)
+    return word if after <= 0 else word & (_ALL << np.uint64(after))
+
+# %% ../nbs/00d_kernels.ipynb #d06c9f7e
 @_compiled
 def _sweep(columns, rows, labels,  # the block: (groups, FILTER_PIXELS, 64) witnesses, (m, d) pixels in order, (64 groups,) labels
            queries, query_labels, low, width,  # the tile: (n, d) pixels in order, (n,) labels, (n, FILTER_PIXELS) windows
@@ -271,7 +276,7 @@ def _sweep(columns, rows, labels,  # the block: (groups, FILTER_PIXELS, 64) witn
     (m, d), n, skip = rows.shape, queries.shape[0], min(FILTER_PIXELS, rows.shape[1])
     cells, flat, own_flat, lows, widths = columns.reshape(-1), rows.reshape(-1), queries.reshape(-1), low.reshape(-1), width.reshape(-1)
     for group in range(columns.shape[0]):
-        present = _ALL if 64 * group + 64 <= m else (np.uint64(1) << np.uint64(m - 64 * group)) - np.uint64(1)
+        present = _present(m - 64 * group, 0)
         for i in range(n):
             if best[i] == 0: continue
             alive = _labelled(labels, 64 * group, query_labels[i])
@@ -289,10 +294,10 @@ def _sweep(columns, rows, labels,  # the block: (groups, FILTER_PIXELS, 64) witn
                 best[i], index[i] = distance, first + j
                 _narrow(queries[i], np.int32(distance), low[i], width[i])
 
-# %% ../nbs/00d_kernels.ipynb #9e60a9d8
+# %% ../nbs/00d_kernels.ipynb #9fcc18f2
 def _columns(rows: np.ndarray, pixels: int) -> np.ndarray:
-    "The first pixels of the rows, transposed in groups of 64 rows."
-    groups, some = -(-len(rows) // 64), min(pixels, rows.shape[1])
+    "The first pixels of the rows, transposed in an even number of groups of 64 rows."
+    groups, some = -(-len(rows) // 128) * 2, min(pixels, rows.shape[1])
     padded = np.zeros((64 * groups, pixels), np.uint8)
     padded[:len(rows), :some] = rows[:, :some]
     return np.ascontiguousarray(padded.reshape(groups, 64, pixels).transpose(0, 2, 1))
@@ -311,7 +316,7 @@ def _padded(labels: np.ndarray, size: int) -> np.ndarray:
     "Labels of a block, filled up to whole groups."
     return np.concatenate([labels, np.zeros(size - len(labels), np.int32)])
 
-# %% ../nbs/00d_kernels.ipynb #a2139bc7
+# %% ../nbs/00d_kernels.ipynb #5320df0b
 def nearest_by_filter(search: Search,  # uint8 under l-infinity
                       ) -> tuple[np.ndarray, np.ndarray]:  # (n,) levels, inf where nothing counts; (n,) positions, -1 there
     "The nearest reference that counts, exactly, by the witness filter."
@@ -334,51 +339,68 @@ def nearest_by_filter(search: Search,  # uint8 under l-infinity
             run(work, int(np.clip(2**23 // search.d, 64, 1024)))
     return np.where(index < 0, math.inf, best), index
 
-# %% ../nbs/00d_kernels.ipynb #6e59195f
+# %% ../nbs/00d_kernels.ipynb #96f4bc43
 def _shift(radius: int) -> tuple[int, int]:
     "How many bits the filter drops at a radius, and the radius in what is left."
     bits = 1 if radius <= 128 else 2
     return bits, -(-radius // 2**bits)
 
 
-@_compiled
-def _windows(witnesses, radius, low):
-    for i in range(low.shape[0]):
-        for k in range(low.shape[1]):
-            least = (np.int64(witnesses[i, k]) - radius) % 256 if k < witnesses.shape[1] else 0
-            low[i, k] = least * 0x01010101
+def _tops(witnesses: np.ndarray, radius: int, pixels: int) -> np.ndarray:
+    "(n, pixels) upper ends of the windows, as 32-bit copies; those of missing pixels admit the value 0."
+    tops = np.full((len(witnesses), pixels), radius, np.uint32)
+    tops[:, :witnesses.shape[1]] += witnesses
+    return tops * np.uint32(0x01010101)
 
-# %% ../nbs/00d_kernels.ipynb #8fae04b7
+
+@intrinsic
+def _beyond(typing, columns, at, tops, k, width):
+    "Candidates of which one of eight pixels lies outside tops[k:k+8] - width .. tops[k:k+8]."
+    def build(context, builder, signature, args):
+        (kind, _, tops_kind, _, _), one, largest = signature.args, ir.IntType(64), None
+        data = context.make_array(tops_kind)(context, builder, args[2]).data
+        for i in range(8):
+            column = _vector(context, builder, kind, args[0], builder.add(args[1], one(64 * i)))
+            top = _repeat(builder, builder.load(builder.gep(data, [builder.add(args[3], one(i))])), 16)
+            below = builder.sub(builder.bitcast(top, column.type), column)
+            largest = below if largest is None else builder.select(builder.icmp_unsigned(">", below, largest), below, largest)
+        return _word(builder, builder.icmp_unsigned(">", largest, _repeat(builder, args[4])))
+    return types.uint64(columns, types.int64, tops, types.int64, types.uint8), build
+
+# %% ../nbs/00d_kernels.ipynb #833dab99
 @_compiled
 def _sweep_pairs(columns, block_rest, rows, labels,  # the block: (groups, P, 64) and (m, R) witnesses, (m, d) pixels, (m,) labels
-                 rest, queries, query_labels, low,  # the tile: (n, R) witnesses, (n, d) pixels, (n,) labels, (n, P) uint32 windows
+                 rest, queries, query_labels, tops,  # the tile: (n, R) witnesses, (n, d) pixels, (n,) labels, (n, P) ends of windows
                  width, radius, which, within,  # of the windows; in levels; 0 other, 1 same, 2 all; one set?
                  start, first, n_all, m_all,  # positions of the tile and of the block in sets of these sizes
                  keys):  # int64, changed in place
-    (m, d), (n, pixels), depth = rows.shape, low.shape, rest.shape[1]
-    cells, flat, own_flat, lows = columns.reshape(-1), rows.reshape(-1), queries.reshape(-1), low.reshape(-1)
+    (m, d), (n, pixels), depth = rows.shape, tops.shape, rest.shape[1]
+    cells, flat, own_flat, ends = columns.reshape(-1), rows.reshape(-1), queries.reshape(-1), tops.reshape(-1)
     deep, own_deep, count = block_rest.reshape(-1), rest.reshape(-1), 0
-    for group in range(max(0, start - first + 1) // 64 if within else 0, columns.shape[0]):
-        present = _ALL if 64 * group + 64 <= m else (np.uint64(1) << np.uint64(m - 64 * group)) - np.uint64(1)
+    for group in range(max(0, start - first + 1) // 128 * 2 if within else 0, columns.shape[0], 2):
         for i in range(n):
-            alive, after = present, start + i + 1 - first - 64 * group
-            if within and after >= 64: break
-            if within and after > 0: alive &= _ALL << np.uint64(after)
+            after = start + i + 1 - first - 64 * group if within else 0
+            if after >= 128: break
+            alive, second = _present(m - 64 * group, after), _present(m - 64 * group - 64, after - 64)
             for k in range(0, pixels, 8):
-                alive &= ~_outside(cells, (group * pixels + k) * 64, lows, width, i * pixels + k)
-                if alive == 0: break
-            while alive != 0:
-                j = 64 * group + _lowest(alive)
-                alive &= alive - np.uint64(1)
-                if which < 2 and (labels[j] == query_labels[i]) != (which == 1): continue
-                if not _passes(own_deep, i * depth, deep, j * depth, depth, radius): continue
-                distance = _distance(own_flat, i * d, flat, j * d, d, radius)
-                if distance < 0: continue
-                if count < keys.size: keys[count] = (distance * n_all + start + i) * m_all + first + j
-                count += 1
+                alive &= ~_beyond(cells, (group * pixels + k) * 64, ends, i * pixels + k, width)
+                second &= ~_beyond(cells, ((group + 1) * pixels + k) * 64, ends, i * pixels + k, width)
+                if alive | second == 0: break
+            for j in range(64 * group, 64 * group + 128, 64):
+                while alive != 0:
+                    c = j + _lowest(alive)
+                    alive &= alive - np.uint64(1)
+                    if which < 2 and (labels[c] == query_labels[i]) != (which == 1): continue
+                    if not _passes(own_deep, i * depth, deep, c * depth, depth, radius): continue
+                    distance = _distance(own_flat, i * d, flat, c * d, d, radius)
+                    if distance < 0: continue
+                    if count < keys.size: keys[count] = (distance * n_all + start + i) * m_all + first + c
+                    count += 1
+                alive = second
+                second = np.uint64(0)
     return count
 
-# %% ../nbs/00d_kernels.ipynb #cc045906
+# %% ../nbs/00d_kernels.ipynb #64835b00
 def check_fit(search: Search,
               found: int,  # pairs that are to be kept
               done: int,  # queries that have been searched for them
@@ -388,7 +410,7 @@ def check_fit(search: Search,
     raise ValueError(f"memory {search.memory:,} bytes: it must be larger, or the radius smaller: {found:,} pairs (48 bytes each) were "
                      f"found after about {done:,} of {len(search.queries):,} queries and do not fit")
 
-# %% ../nbs/00d_kernels.ipynb #2e51181a
+# %% ../nbs/00d_kernels.ipynb #927e18cd
 @dataclass(frozen=True)
 class _Block:
     first: int  # position in the reference
@@ -404,7 +426,7 @@ def _blocks(search: Search, order: np.ndarray, in_filter: int, bits: int, size: 
         yield _Block(first, _columns(witnesses[:, :in_filter] >> bits, in_filter), np.ascontiguousarray(witnesses[:, in_filter:]),
                      rows(search.reference, first, first + size))
 
-# %% ../nbs/00d_kernels.ipynb #bd9f20d1
+# %% ../nbs/00d_kernels.ipynb #af386baf
 def pairs_by_filter(search: Search,  # uint8 under l-infinity
                     radius: int,  # grey levels, 0 to 255
                     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (k,) levels, queries, references; sorted
@@ -418,12 +440,12 @@ def pairs_by_filter(search: Search,  # uint8 under l-infinity
         for block in _blocks(search, order, in_filter, bits, size):
             def work(start, stop):
                 if search.within and block.first + len(block.pixels) <= start + 1: return
-                queries, low = rows(search.queries, start, stop), np.empty((stop - start, in_filter), np.uint32)
+                queries = rows(search.queries, start, stop)
                 witnesses = np.ascontiguousarray(queries[:, order])
-                _windows(witnesses[:, :in_filter] >> bits, narrow, low)
                 keys = np.empty(2**16, np.int64)
                 tile = (block.columns, block.rest, block.pixels, search.reference_labels[block.first:],
-                        np.ascontiguousarray(witnesses[:, in_filter:]), queries, search.query_labels[start:stop], low,
+                        np.ascontiguousarray(witnesses[:, in_filter:]), queries, search.query_labels[start:stop],
+                        _tops(witnesses[:, :in_filter] >> bits, narrow, in_filter),
                         np.uint8(2 * narrow), radius, which, search.within, start, block.first, n, m)
                 count = _sweep_pairs(*tile, keys)
                 total[0] += count
