@@ -24,6 +24,7 @@ import yaml
 from ..files import atomic_write, checkout
 from .cells import directives, front_matter, joined, notebook_markdown, page_name, read_notebook, write_notebook
 from .entries import entries_first
+from .findings import write_findings
 from .pages import chapters, kinds, read_records, without_heading, write_runs
 from .render import check_links, fingerprint, pandoc, render_pandoc, with_runs
 
@@ -139,6 +140,7 @@ def build(root: str | Path,  # the checkout
     proc, records = _process(root), read_records(trees)
     for line in records[1]: print(f"robustacc.site: left out: {line}", file=sys.stderr)
     named = write_runs(proc, root / "nbs", trees, records)
+    write_findings(proc, root / "nbs", records[0], _site_address(root))
     config = with_runs(yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8")), named, kinds(root / "nbs"))
     atomic_write(proc / "_quarto.yml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     out.parent.mkdir(parents=True, exist_ok=True)

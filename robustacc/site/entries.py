@@ -11,22 +11,23 @@ import inspect
 import re
 from dataclasses import is_dataclass
 from importlib import import_module
+from operator import attrgetter
 
 from ..docstrings import parameters
 from .cells import directives, fenced
 
 # %% ../../nbs/10a_site_entries.ipynb #dd0747f9
 def _exported(symbol: object) -> object:
-    "The symbol as the package has it, whose source can be read."
+    "The symbol as the package has it, whose source can be read; itself where the package has none."
     if getattr(symbol, "__module__", None) != "__main__" or not hasattr(symbol, "__qualname__"): return symbol
-    from nbdev.doclinks import NbdevLookup
-    found = NbdevLookup()[symbol.__qualname__]
-    if not isinstance(found, tuple): return symbol
-    try:
-        target = import_module(found[1].removesuffix(".py").replace("/", "."))
-        for part in symbol.__qualname__.split("."): target = getattr(target, part)
-    except (ImportError, AttributeError): return symbol
-    return target
+    from nbdev.config import get_config
+    try: index = import_module(f"{get_config().lib_name}._modidx").d["syms"]
+    except ImportError: return symbol
+    for module in (module for module, names in index.items() if f"{module}.{symbol.__qualname__}" in names):
+        try: target = attrgetter(symbol.__qualname__)(import_module(module))
+        except (ImportError, AttributeError): continue
+        if (target.__doc__ or "").startswith((symbol.__doc__ or "").strip()): return target
+    return symbol
 
 # %% ../../nbs/10a_site_entries.ipynb #08a868b7
 def _signature(symbol: object, name: str) -> str:

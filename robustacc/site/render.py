@@ -214,7 +214,7 @@ def _page_html(assets: str | Path, page: Page, content: tuple[str, str], entries
     at = order.index(page.source) if page.source in order else None
     near = [] if at is None else [(word, pages[order[n]]) for word, n in (("previous", at - 1), ("next", at + 1)) if 0 <= n < len(order)]
     return env.get_template("page.html").render(page=page, contents=Markup(content[0]), body=Markup(content[1]), entries=entries, pages=pages,
-                                                site=site, near=near, root="../" * page.href.count("/"), listed=at is not None)
+                                                site=site | ({"site-url": site["site-url"].rstrip("/") + "/"} if site.get("site-url") else {}), near=near, root="../" * page.href.count("/"), listed=at is not None)
 
 # %% ../../nbs/10d_site_render.ipynb #eada3c68
 def _figure_store(out: Path, page: Page) -> Callable[[bytes, str], str]:
@@ -250,8 +250,14 @@ def render_pandoc(proc: str | Path,  # the processed notebooks, with `_quarto.ym
     index = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
     atomic_write(out / "search.js", f"window.searchIndex = {index};\n")
     for path in (assets / "site.css", assets / "site.js", assets.parent / "styles.css"): shutil.copy2(path, out / path.name)
-    for folder in (assets / "static", proc / "records"):
-        if folder.exists(): shutil.copytree(folder, out / ("" if folder.name == "static" else folder.name), dirs_exist_ok=True)
+    for path in (*(assets / "static").iterdir(), *proc.glob("*.csv"), *proc.glob("*.json")): shutil.copy2(path, out / path.name)
+    if place := config["website"].get("site-url"):
+        urls = "".join(f"<url><loc>{html.escape(f'{place.rstrip(chr(47))}/{page.href}')}</loc></url>\n" for page in pages.values())
+        atomic_write(out / "sitemap.xml", f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{urls}</urlset>\n')
+    (out / "notebooks").mkdir()
+    for page in pages.values():
+        if page.origin == f"nbs/{page.source}" and (assets.parent / page.source).exists(): shutil.copy2(assets.parent / page.source, out / "notebooks" / page.source)
+    if (proc / "records").exists(): shutil.copytree(proc / "records", out / "records")
 
 # %% ../../nbs/10d_site_render.ipynb #e01ccf27
 @dataclass(frozen=True)
