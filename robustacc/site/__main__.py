@@ -105,7 +105,7 @@ def choose_engine(engine: str,  # `auto`, `quarto` or `pandoc`
 def _render_quarto(proc: str | Path, out: str | Path) -> None:
     "Write the whole site with Quarto; `RuntimeError` with its last words where it fails."
     proc, out = Path(proc), Path(out)
-    call = [_find_quarto(), "render", str(proc), "--no-execute", "--output-dir", "_site"]
+    call = [_find_quarto() or "quarto", "render", str(proc), "--no-execute", "--output-dir", "_site"]
     done = subprocess.run(call, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     made = proc / "_site"
     if done.returncode or not (made / "index.html").exists():

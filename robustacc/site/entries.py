@@ -12,12 +12,13 @@ import re
 from dataclasses import is_dataclass
 from importlib import import_module
 from operator import attrgetter
+from typing import Any
 
 from ..docstrings import parameters
 from .cells import directives, fenced
 
 # %% ../../nbs/10a_site_entries.ipynb #dd0747f9
-def _exported(symbol: object) -> object:
+def _exported(symbol: Any) -> Any:
     "The symbol as the package has it, whose source can be read; itself where the package has none."
     if getattr(symbol, "__module__", None) != "__main__" or not hasattr(symbol, "__qualname__"): return symbol
     from nbdev.config import get_config
@@ -30,7 +31,7 @@ def _exported(symbol: object) -> object:
     return symbol
 
 # %% ../../nbs/10a_site_entries.ipynb #08a868b7
-def _signature(symbol: object, name: str) -> str:
+def _signature(symbol: Any, name: str) -> str:
     "How a function is called: names and defaults; types stand in the table."
     try: found = inspect.signature(symbol).parameters.values()
     except (TypeError, ValueError): return name
@@ -83,23 +84,23 @@ def _method_table(symbol: object) -> str:
         function = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
         if (name.startswith("_") and name != "__call__") or not inspect.isfunction(function) or not function.__doc__: continue
         call = name if isinstance(value, property) else " ".join(_signature(function, name).split()).replace("( ", "(")
-        rows.append(f"| {verbatim(call)} | {cell_text(inspect.getdoc(function).splitlines()[0])} |")
+        rows.append(f"| {verbatim(call)} | {cell_text(function.__doc__.strip().splitlines()[0])} |")
     return "\n".join(["::: {.methods}", "| Method | |", "|:--|:-----|", *rows, ":::"]) if rows else ""
 
 
 class ApiDoc:
     "The documentation entry of a function or class, as markdown."
 
-    def __init__(self, sym: object,  # the function or class
+    def __init__(self, sym: Any,  # the function or class
                  name: str | None = None,  # shown instead of its own name
                  title_level: int = 3,  # the level of the heading
                  ):
         symbol = _exported(getattr(sym, "__wrapped__", sym) if not inspect.isclass(sym) else sym)
-        self.name = name or getattr(symbol, "__qualname__", type(symbol).__name__)
+        self.name = str(name or getattr(symbol, "__qualname__", type(symbol).__name__))
         head = f"{'#' * title_level} {self.name} {{#{self.name.lower()} .api}}"
         call = f"::: {{.signature}}\n{fenced(_signature(symbol, self.name), '.python')}\n:::"
-        own = symbol.__doc__ and not (is_dataclass(symbol) and symbol.__doc__.startswith(f"{symbol.__name__}("))
-        text = re.split(r"\n*(?:Parameters|Returns)\n---", inspect.getdoc(symbol))[0] if own else ""
+        own = symbol.__doc__ and not (is_dataclass(symbol) and symbol.__doc__.startswith(f"{self.name}("))
+        text = re.split(r"\n*(?:Parameters|Returns)\n---", inspect.getdoc(symbol) or "")[0] if own else ""
         tables = [_parameter_table(symbol), _method_table(symbol) if inspect.isclass(symbol) else ""]
         self.markdown = "\n\n".join(filter(None, [head, call, text, *tables]))
 

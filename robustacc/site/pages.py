@@ -11,7 +11,7 @@ import ast
 import re
 import shutil
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -217,10 +217,10 @@ def new_page(title: str,  # the title
              **fields: object,  # more of the header
              ) -> dict:  # a notebook that neither engine executes
     "A page as a notebook."
-    head = {"title": title, "description": description, "skip_exec": True, "skip_showdoc": True, **fields}
-    head = yaml.safe_dump({k: v for k, v in head.items() if v is not None}, sort_keys=False, allow_unicode=True)
-    cells = [prose(f"---\n{head}---", "raw"), *(prose(c) if isinstance(c, str) else c for c in cells if c)]
-    return {"cells": [{"id": f"cell-{i}", **c} for i, c in enumerate(cells)], "metadata": {"kernelspec": _KERNEL}, "nbformat": 4, "nbformat_minor": 5}
+    said = {"title": title, "description": description, "skip_exec": True, "skip_showdoc": True, **fields}
+    head = yaml.safe_dump({k: v for k, v in said.items() if v is not None}, sort_keys=False, allow_unicode=True)
+    shown = [prose(f"---\n{head}---", "raw"), *(prose(c) if isinstance(c, str) else c for c in cells if c)]
+    return {"cells": [{"id": f"cell-{i}", **c} for i, c in enumerate(shown)], "metadata": {"kernelspec": _KERNEL}, "nbformat": 4, "nbformat_minor": 5}
 
 
 def without_heading(cells: Sequence[dict],  # of a notebook
@@ -285,14 +285,14 @@ def _not_run(kind: Kind, dataset: str, templates: Path, record: dict | None = No
 def _run_list(kind: Kind, dataset: str, runs: Sequence[Run], records: Sequence[dict], templates: Path) -> dict:
     "All runs of a notebook on one data set, in one table."
     pages = {run.record["file"]: run for run in runs if run.record}
-    rows = [(r["settings"]["profile"], r["settings"]["arch"], row_label(r["settings"]), r["settings"]["seed"], pages.get(r["file"]), r) for r in records]
+    rows: list[tuple] = [(r["settings"]["profile"], r["settings"]["arch"], row_label(r["settings"]), r["settings"]["seed"], pages.get(r["file"]), r) for r in records]
     rows += [(run.profile, "", run.path.stem, "", run, None) for run in runs if not run.record]
     rows.sort(key=lambda row: (rank(row[0]), *map(str, row[:4])))
     text = fill(templates, "run_list.md", kind=kind, dataset=dataset, rows=rows)
     return new_page(f"{kind.title}: {dataset}", f"All runs on {dataset}", text)
 
 
-def _index_page(known: Sequence[Kind], listed: dict[tuple[str, str], Sequence[str]], templates: Path, wrong: Sequence[str] = ()) -> dict:
+def _index_page(known: Sequence[Kind], listed: Mapping[tuple[str, str], Sequence[str]], templates: Path, wrong: Sequence[str] = ()) -> dict:
     "The table of data sets and notebooks, with a label for each profile that was run."
     text = fill(templates, "index.md", wide=[k for k in known if k.per_dataset], others=[k for k in known if not k.per_dataset],
                 datasets=DATASETS, listed=listed, wrong=wrong)
