@@ -22,7 +22,7 @@ setup(
     keywords=settings["keywords"],
     license_expression="Apache-2.0",
     license_files=["LICENSE"],
-    packages=find_namespace_packages(include=["robustacc", "robustacc.*"], exclude=["*.__pycache__"]),  # folders of data too
+    packages=find_namespace_packages(include=["robustacc", "robustacc.*"], exclude=["*.__pycache__", "robustacc.site", "robustacc.site.*"]),  # folders of data too; the site needs a checkout
     package_data={"robustacc": ["paper_tables/*.csv", "py.typed"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),

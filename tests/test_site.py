@@ -1,18 +1,24 @@
 """The site from end to end: a small checkout through both engines, failures that must leave the old site alone,
 and, slowly, the real one."""
 import base64
+import inspect
 import json
 import re
 import shutil
+import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import yaml
 
-from robustacc import site
 from robustacc.data import DATASETS
 from robustacc.files import checkout
+from robustacc.recipes import PROFILES
+from robustacc.records import SCHEMA, as_json
+from robustacc.site import __main__ as site
+from robustacc.site import pages, render
 
 ROOT = checkout()
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
@@ -32,8 +38,8 @@ doc_baseurl = /demo
 git_url = https://github.com/demo/demo
 title = demo
 custom_sidebar = True
-renderer = robustacc.site.ApiDoc
-procs = robustacc.site:fold_source
+renderer = robustacc.site.entries.ApiDoc
+procs = robustacc.site.entries:fold_source
 skip_procs = rm_export
 """
 
@@ -54,6 +60,11 @@ def notebook(path, *cells, **metadata):
     return path
 
 
+METHOD = dict(name="TRADES", label="TRADES(beta=6)", variant="paper", steps=10, step=.2, beta=6.)
+RECORD = dict(kind="train", metrics={}, data={}, environment={}, source={"commit": "0123456789abcdef", "dirty": False}, seconds=1., schema=SCHEMA, settings=dict(
+    dataset="digits", arch="CNN2", profile="smoke", seed=0, dropout=None, eps=.1, tools=None, method=METHOD, recipe=as_json(asdict(PROFILES["smoke"]["digits"][1]))))
+
+
 def small_checkout(root):
     nbs = root / "nbs"
     notebook(nbs / "index.ipynb", "# demo\n\n> A *small* site", "See [measuring](01_measure.ipynb) by @someone2020 and [runs](runs/index.ipynb).")
@@ -63,13 +74,13 @@ def small_checkout(root):
              code("#| export\ndef distance(a: float,  # one point\n             b: float = 1.5,  # the other\n"
                   "             ) -> float:  # how far\n    'The distance.'\n    return math.dist([a], [b])"),
              code("distance(1, 2)", {"output_type": "display_data", "metadata": {}, "data": {"image/png": PNG}}, printed("1.0\n")))
-    notebook(nbs / "02_learn.ipynb", "# Learning", code("dataset = 'digits'\nmethod = 'natural'", tags=["parameters"]), "Slow.")
+    notebook(nbs / "02_train.ipynb", "# Learning", code("dataset = 'digits'\nmethod = 'natural'", tags=["parameters"]), "Slow.")
     for name in ("styles.css", "pandoc"):
         source = ROOT / "nbs" / name
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, nbs / name)
     (nbs / "references.bib").write_text("@misc{someone2020, title={A Title}, author={Someone, Ann}, year={2020}}\n")
     (root / "settings.ini").write_text(SETTINGS)
-    contents = ["index.ipynb", {"section": "Chapters", "contents": ["01_measure.ipynb", "02_learn.ipynb"]},
+    contents = ["index.ipynb", {"section": "Chapters", "contents": ["01_measure.ipynb", "02_train.ipynb"]},
                 {"section": "Results", "contents": [{"text": "All runs", "href": "runs/index.ipynb"}]}]
     (root / "_quarto.yml").write_text(yaml.safe_dump({
         "project": {"type": "website"}, "bibliography": "references.bib",
@@ -79,11 +90,11 @@ def small_checkout(root):
              code("dataset = 'mnist'\nseed = 0", tags=["parameters"]), code("dataset = 'digits'", tags=["injected-parameters"]),
              code("#| echo: false\nprint('secret')", printed("walrus\n")),
              papermill={"start_time": "2024-05-17T10:00:00.000000", "duration": 3.2, "exception": None})
-    notebook(runs / "smoke" / "notebooks" / "learn-digits-CNN2-TRADES-beta6-seed0.ipynb", "# Learning",
+    notebook(runs / "smoke" / "notebooks" / "train-digits-CNN2-trades-beta6-seed0.ipynb", "# Learning",
              code("1/0", {"output_type": "error", "ename": "E", "evalue": "v", "traceback": ["\x1b[31mZeroDivisionError\x1b[0m"]}))
-    record = runs / "smoke" / "digits" / "CNN2" / "TRADES-beta6-seed0.json"
+    record = runs / "smoke" / "digits" / "CNN2" / "trades-beta6-seed0.json"
     record.parent.mkdir(parents=True)
-    record.write_text('{"metrics": {}}')
+    record.write_text(json.dumps(RECORD))
     return root
 
 
@@ -108,10 +119,10 @@ def page(root, name):
 
 def test_pages_exist_and_no_link_is_broken(built):
     pages = {p.relative_to(built / "_docs").as_posix() for p in (built / "_docs").rglob("*.html")}
-    expected = {f"runs/{kind}-{dataset}.html" for kind in ("measure", "learn") for dataset in DATASETS}
-    assert pages == {"index.html", "measure.html", "learn.html", "runs/index.html",
-                     "runs/learn-digits-cnn2-trades-beta6-seed0-smoke.html"} | expected
-    assert site.check_links(built / "_docs") == []
+    expected = {f"runs/{kind}-{dataset}.html" for kind in ("measure", "train") for dataset in DATASETS}
+    assert pages == {"index.html", "measure.html", "train.html", "runs/index.html",
+                     "runs/train-digits-cnn2-trades-beta6-seed0-smoke.html"} | expected
+    assert render.check_links(built / "_docs") == []
 
 
 def test_a_chapter_shows_documentation_with_its_parameters(built):
@@ -157,14 +168,14 @@ def test_a_run_is_shown_without_hidden_code(built):
     assert "walrus" in text and "secret" not in text and "#|" not in text
     assert "badge-smoke" in text and "17 May 2024" in text and "3 seconds" in text
     assert "_runs/smoke/notebooks/measure-digits.ipynb" in text
-    assert "did not finish" in page(built, "runs/learn-digits-cnn2-trades-beta6-seed0-smoke.html")
+    assert "did not finish" in page(built, "runs/train-digits-cnn2-trades-beta6-seed0-smoke.html")
 
 
 def test_runs_of_a_data_set_are_listed_with_their_records(built):
-    text = page(built, "runs/learn-digits.html")
-    assert 'href="learn-digits-cnn2-trades-beta6-seed0-smoke.html"' in text
-    assert 'href="../records/smoke/digits/CNN2/TRADES-beta6-seed0.json"' in text
-    assert json.loads(page(built, "records/smoke/digits/CNN2/TRADES-beta6-seed0.json")) == {"metrics": {}}
+    text = page(built, "runs/train-digits.html")
+    assert 'href="train-digits-cnn2-trades-beta6-seed0-smoke.html"' in text
+    assert 'href="../records/smoke/digits/CNN2/trades-beta6-seed0.json"' in text
+    assert json.loads(page(built, "records/smoke/digits/CNN2/trades-beta6-seed0.json")) == RECORD
 
 
 @pytest.mark.parametrize("dataset", [d for d in DATASETS if d != "digits"])
@@ -172,37 +183,37 @@ def test_a_missing_run_says_so_and_how_to_make_it(built, dataset):
     text = re.sub(r"<[^>]+>", "", page(built, f"runs/measure-{dataset}.html"))
     assert f"was not run on {dataset}" in text
     assert f"papermill nbs/01_measure.ipynb _runs/measure-{dataset}.ipynb -p dataset {dataset}" in text
-    assert f"_runs/learn-{dataset}-trades.ipynb -p dataset {dataset} -p method trades" in re.sub(
-        r"<[^>]+>", "", page(built, f"runs/learn-{dataset}.html"))
+    assert f"_runs/train-{dataset}-trades.ipynb -p dataset {dataset} -p method trades" in re.sub(
+        r"<[^>]+>", "", page(built, f"runs/train-{dataset}.html"))
 
 
 def test_the_command_on_a_missing_page_names_a_file_that_the_site_finds(built):
-    kinds = site.kinds(built / "nbs")
+    kinds = pages.kinds(built / "nbs")
     for kind in kinds:
-        target = site.command(kind, "svhn").split()[2]
-        found = site._as_run(notebook(built / "elsewhere" / Path(target).name, "x"), "quick", kinds)
+        target = notebook(built / "elsewhere" / Path(pages._command(kind, "svhn").split()[2]).name, "x")
+        found = next(run for run in pages._find_runs([built / "elsewhere"], kinds) if run.path == target)
         assert (found.kind, found.dataset) == (kind.name, "svhn")
     shutil.rmtree(built / "elsewhere")
 
 
 def test_a_second_build_is_the_same_and_calls_pandoc_for_nothing(built, monkeypatch):
     before = snapshot(built / "_docs")
-    monkeypatch.setattr(site, "pandoc", lambda *a: pytest.fail("pandoc was called again"))
+    monkeypatch.setattr(render, "pandoc", lambda *a: pytest.fail("pandoc was called again"))
     assert run(built, "--engine", "pandoc") == 0
     assert snapshot(built / "_docs") == before
 
 
 def test_a_broken_link_is_found_and_the_old_site_stays(built, capsys):
     before = snapshot(built / "_docs")
-    path = built / "nbs" / "02_learn.ipynb"
+    path = built / "nbs" / "02_train.ipynb"
     kept = path.read_text()
     try:
         path.write_text(kept.replace("Slow.", "See [nowhere](99_nowhere.ipynb) and [below](01_measure.ipynb#no-such-place)."))
         assert run(built, "--engine", "pandoc", "--check") == 1
     finally: path.write_text(kept)
     said = capsys.readouterr().err
-    assert "learn.html: nowhere.html (no such file)" in said
-    assert "learn.html: measure.html#no-such-place (no such place on the page)" in said
+    assert "train.html: nowhere.html (no such file)" in said
+    assert "train.html: measure.html#no-such-place (no such place on the page)" in said
     assert snapshot(built / "_docs") == before
     assert not list(built.glob("_docs.*"))
 
@@ -299,8 +310,8 @@ def test_readme_links_lead_to_files():
 
 def test_the_sidebar_lists_every_notebook():
     config = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
-    titles = {p.name: p.name for p in site.chapters(ROOT / "nbs")} | {"runs/index.ipynb": "All runs"}
-    listed = [entry.source for entry in site.flat(site.sidebar(config, titles))]
+    titles = {p.name: p.name for p in pages.chapters(ROOT / "nbs")} | {"runs/index.ipynb": "All runs"}
+    listed = [entry.source for entry in render.flat(render.sidebar(config, titles))]
     chapters = [name for name in listed if name[0].isdigit()]
     assert chapters == sorted(chapters)
 

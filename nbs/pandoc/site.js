@@ -9,12 +9,14 @@
   paint();                                                    // before the first paint: this script is in the head
   dark.addEventListener("change", paint);
 
-  const words = text => text.toLowerCase().normalize("NFKD").match(/[\p{L}\p{N}_]+/gu) || [];
+  const joined = text => text.replace(/(\p{L})[-\u2010-\u2013](?=\p{L})/gu, "$1");     // trade-off and tradeoff are one word
+  const words = text => joined(text.toLowerCase().normalize("NFKD")).match(/[\p{L}\p{N}_]+/gu) || [];
   const escape = text => text.replace(/[&<>"]/g, c => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" }[c]));
 
   // [address, page title, heading, text]: every word of the query must begin a word of the entry.
   function score(entry, query) {
     let total = 0;
+    entry = [entry[0], ...entry.slice(1).map(joined)];
     for (const word of query) {
       const start = new RegExp("(^|[^\\p{L}\\p{N}])" + word.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"), "iu");
       const exact = (entry[2] || entry[1]).toLowerCase() === word ? 40 : 0;
@@ -55,6 +57,18 @@
       anchor.setAttribute("aria-label", "Link to this section");
       heading.append(anchor);
     }
+
+    for (const block of document.querySelectorAll("article pre")) {
+      if (block.closest(".signature, .cell-output")) continue;
+      const copy = Object.assign(document.createElement("button"), { type: "button", className: "copy", textContent: "Copy" });
+      copy.addEventListener("click", () => { navigator.clipboard?.writeText(block.textContent); copy.textContent = "Copied"; setTimeout(() => { copy.textContent = "Copy"; }, 1200); });
+      const frame = document.createElement("div");
+      frame.className = "copied";
+      block.replaceWith(frame);
+      frame.append(block, copy);
+    }
+    for (const frame of document.querySelectorAll("article :is(.table-frame, .cell-output > div, pre, .equation, math[display=block])"))
+      if (frame.scrollWidth > frame.clientWidth + 1) frame.tabIndex = 0;      // scrolls by keyboard too
 
     const current = document.querySelector(".sidebar [aria-current]");
     if (current && innerWidth > 900) current.scrollIntoView({ block: "nearest" });

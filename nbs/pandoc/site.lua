@@ -27,15 +27,13 @@ local function labelled_equation(block)
   return pandoc.Div({ pandoc.Para(parts) }, pandoc.Attr(id, { "equation" }))
 end
 
+-- Every figure with a caption has a number; those with a label can be referred to.
 local function figure(block)
-  if kind_of(block.identifier) == "fig" then
-    number(block.identifier)
-    local first = block.caption.long and block.caption.long[1]
-    if first and first.content then
-      first.content:insert(1, pandoc.Span({ pandoc.Str("Figure " .. numbers[block.identifier] .. ".") }, { class = "label" }))
-      first.content:insert(2, pandoc.Space())
-    end
-  end
+  local first = block.caption.long and block.caption.long[1]
+  if not (first and first.content) then return nil end
+  if kind_of(block.identifier) == "fig" then number(block.identifier) else counts.fig = counts.fig + 1 end
+  first.content:insert(1, pandoc.Span({ pandoc.Str("Figure " .. (numbers[block.identifier] or counts.fig) .. ".") }, { class = "label" }))
+  first.content:insert(2, pandoc.Space())
   return block
 end
 
