@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['ATTACKERS', 'exact_radius', 'conflict_level', 'OptimalLoss', 'conflicting', 'optimal_robust_loss',
-           'check_certificate', 'Tradeoff', 'frontier']
+           'check_certificate', 'Tradeoff', 'frontier', 'population_loss', 'Agreement', 'label_agreement']
 
-# %% ../nbs/02a_conflicts.ipynb #f16cfb78
+# %% ../nbs/02a_conflicts.ipynb #6cb8aa89
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import combinations
@@ -16,9 +16,10 @@ from itertools import combinations
 import numpy as np
 
 from .checks import unknown_name
+from .cliques import least_loss, maximal_cliques, neighbour_bits
 from .search import Pairs, pairs_within
 
-# %% ../nbs/02a_conflicts.ipynb #f207c916
+# %% ../nbs/02a_conflicts.ipynb #2a128b80
 ATTACKERS = ("real", "8-bit")
 
 
@@ -46,296 +47,7 @@ def conflict_level(eps: float | str | Fraction,  # radius of the attacker in [0,
     if attacker == "8-bit": return 2 * math.floor(255 * value)
     return math.floor(510 * value) if p == math.inf else math.floor((510 * value)**2)
 
-# %% ../nbs/02a_conflicts.ipynb #eaeb68a1
-def _matrix(n: int, rows, columns, values):
-    "A sparse (n, n) matrix; equal positions add up."
-    from scipy.sparse import csr_array
-    return csr_array((values, (rows, columns)), (n, n))
-
-
-def _twins(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    "A group number for each vertex (n,): two vertices are in one group if they have the same neighbours."
-    code = np.random.default_rng(0).integers(-2**63, 2**63, (n, 2))
-    sums = _matrix(n, np.concatenate([first, second]), np.concatenate([second, first]), np.ones(2 * len(first), np.int64)) @ code
-    return np.unique(sums, axis=0, return_inverse=True)[1].reshape(-1)
-
-
-def _merged(group: np.ndarray, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "The edges between groups, each once."
-    n, a, b = int(group.max()) + 1, group[first], group[second]
-    return np.divmod(np.unique(np.minimum(a, b) * n + np.maximum(a, b)), n)
-
-# %% ../nbs/02a_conflicts.ipynb #c84a360e
-def _half_cover(weight: np.ndarray,  # (n,) int64, at least 1
-                first: np.ndarray, second: np.ndarray,  # (m,) edges, each once
-                ) -> tuple[np.ndarray, list[tuple], list[int]]:  # twice the cover value (n,); edges, and twice their weights
-    "A smallest half-integral vertex cover and the edge weights that prove it."
-    from scipy.sparse.csgraph import breadth_first_order, maximum_flow
-    n = len(weight)
-    left, right, start, end = np.arange(n), n + np.arange(n), 2 * n, 2 * n + 1
-    rows = np.concatenate([np.full(n, start), first, second, right])
-    columns = np.concatenate([left, n + second, n + first, np.full(n, end)])
-    room = np.concatenate([weight, np.tile(weight[first] + weight[second], 2), weight])
-    if 2 * weight.sum() >= 2**31: raise OverflowError(f"weights that add up to {weight.sum():,}: the flow counts in 32 bits")
-    network = _matrix(2 * n + 2, rows, columns, room.astype(np.int32))
-    flow = maximum_flow(network, start, end).flow
-    residual = network - flow
-    residual.eliminate_zeros()
-    reached = np.zeros(2 * n + 2, bool)
-    reached[breadth_first_order(residual, start, return_predecessors=False)] = True
-    used = flow[:n, n:2 * n]
-    used = (used + used.T).tocoo()
-    once = (used.row < used.col) & (used.data > 0)
-    edges = list(zip(used.row[once].tolist(), used.col[once].tolist()))
-    return (~reached[left]).astype(int) + reached[right], edges, used.data[once].tolist()
-
-# %% ../nbs/02a_conflicts.ipynb #9405aee0
-@dataclass(frozen=True)
-class _Part:
-    "A connected graph with its own numbering of vertices."
-    vertices: np.ndarray  # (k,) numbers in the whole graph
-    weight: np.ndarray  # (k,)
-    near: list[list[int]]  # neighbours of each vertex
-
-    def sides(self) -> list[int] | None:
-        "0 or 1 for each vertex so that neighbours differ; None if there is an odd cycle."
-        side, stack = [0] + [-1] * (len(self.near) - 1), [0]
-        while stack:
-            v = stack.pop()
-            for u in self.near[v]:
-                if side[u] == side[v]: return None
-                if side[u] < 0:
-                    side[u] = 1 - side[v]
-                    stack.append(u)
-        return side
-
-
-def _parts(weight: np.ndarray, first: np.ndarray, second: np.ndarray) -> Iterator[_Part]:
-    "The connected parts of a graph that have an edge."
-    from scipy.sparse.csgraph import connected_components
-    graph = _matrix(len(weight), np.concatenate([first, second]), np.concatenate([second, first]), np.ones(2 * len(first), np.int8))
-    count, label = connected_components(graph, directed=False)
-    for vertices in np.split(np.argsort(label, kind="stable"), np.cumsum(np.bincount(label, minlength=count))[:-1]):
-        if len(vertices) == 1: continue
-        place = {v: k for k, v in enumerate(vertices.tolist())}
-        rows = [graph.indices[graph.indptr[v]:graph.indptr[v + 1]].tolist() for v in vertices]
-        yield _Part(vertices, weight[vertices], [[place[u] for u in row] for row in rows])
-
-# %% ../nbs/02a_conflicts.ipynb #e426f6f6
-def _bits(word: int) -> Iterator[int]:
-    "Positions of the ones."
-    while word:
-        low = word & -word
-        yield low.bit_length() - 1
-        word ^= low
-
-
-def _masks(near: Sequence[Sequence[int]]) -> list[int]:
-    "The neighbours of each vertex as bits."
-    masks = []
-    for row in near:
-        word = bytearray(len(near) // 8 + 1)
-        for u in row: word[u >> 3] |= 1 << (u & 7)
-        masks.append(int.from_bytes(word, "little"))
-    return masks
-
-
-def _edge_cliques(masks: Sequence[int]) -> list[tuple[int, ...]]:
-    "Cliques that hold every edge at least once, grown greedily."
-    found, todo = [], list(masks)
-    for v in range(len(masks)):
-        while todo[v]:
-            clique, open_ = [v], masks[v]
-            while open_:
-                u = next(_bits(open_ & todo[v] or open_))
-                clique.append(u)
-                open_ &= masks[u]
-            word = sum(1 << u for u in clique)
-            for u in clique: todo[u] &= ~word
-            found.append(tuple(clique))
-    return found
-
-
-def _maximal_cliques(masks: Sequence[int], within: int, most: int) -> list[tuple[int, ...]] | None:
-    "All maximal cliques of the vertices `within`; None if there are more than `most`."
-    found, stack = [], [((), within, 0)]
-    while stack:
-        clique, open_, closed = stack.pop()
-        if not open_:
-            if not closed: found.append(clique)
-            if len(found) > most: return None
-            continue
-        pivot = max(_bits(open_ | closed), key=lambda v: (open_ & masks[v]).bit_count())
-        for v in _bits(open_ & ~masks[pivot]):
-            stack.append(((*clique, v), open_ & masks[v], closed & masks[v]))
-            open_, closed = open_ & ~(1 << v), closed | 1 << v
-    return found
-
-# %% ../nbs/02a_conflicts.ipynb #ce64aba1
-def _programme(weight: np.ndarray, sets: Sequence[Sequence[int]], *, whole: bool = False, seconds: float = 60.):
-    "The largest weighted sum of q in [0, 1] (or {0, 1}) with sum at most 1 on each set: scipy's result."
-    from scipy.optimize import linprog
-    from scipy.sparse import csr_array
-    ends = np.cumsum([0, *map(len, sets)])
-    matrix = csr_array((np.ones(ends[-1]), np.concatenate([np.asarray(s) for s in sets]), ends), (len(sets), len(weight)))
-    more = dict(integrality=1, options=dict(time_limit=seconds, mip_rel_gap=0)) if whole else dict(options=dict(time_limit=seconds))
-    return linprog(-weight.astype(float), A_ub=matrix, b_ub=np.ones(len(sets)), bounds=(0, 1), method="highs", **more)
-
-
-def _rational(values: np.ndarray) -> tuple[list[int], int]:
-    "Numbers that are fractions with small denominators: numerators and the common denominator."
-    fractions = [Fraction(value).limit_denominator(1000) for value in values.tolist()]
-    scale = math.lcm(*{f.denominator for f in fractions})
-    return [int(f * scale) for f in fractions], scale
-
-# %% ../nbs/02a_conflicts.ipynb #c582677f
-@dataclass(frozen=True)
-class _Relaxed:
-    "What the linear programme says about a part."
-    chance: list[Fraction] | None  # q of each vertex, checked on every set; None if the loop did not end
-    order: np.ndarray  # (k,) q as floats, to round by
-    sets: list[tuple[int, ...]]  # the constraints of the last programme
-    amounts: list[int]  # their weights in (D), over `scale`
-    scale: int
-
-
-def _violated(x: np.ndarray, masks: list[int], common: Callable | None, most: int) -> tuple[list, list] | None:
-    "The maximal sets among the fractional vertices, and those of them with a sum above 1; None if there are too many."
-    inner = sum(1 << v for v in np.flatnonzero((x > 1e-7) & (x < 1 - 1e-7)).tolist())
-    cliques = _maximal_cliques(masks, inner, most)
-    if cliques is None: return None
-    held = [[clique] for clique in cliques] if common is None else list(map(common, cliques))
-    if None in held: return None
-    held = [s for row in held for s in row]
-    return held, [s for s in held if x[list(s)].sum() > 1 + 1e-6]
-
-
-def _relaxed(part: _Part, masks: list[int], common: Callable | None, most: int, seconds: float) -> _Relaxed | None:
-    "The optimum over all sets that share a point, by adding those that are violated; None if the first programme did not end."
-    sets = _edge_cliques(masks) if common is None else [(v, u) for v, row in enumerate(part.near) for u in row if v < u]
-    last, held, new = None, None, [()]
-    while new:
-        found = _programme(part.weight, sets, seconds=seconds)
-        if found.status: break
-        last, used, seen = found, len(sets), _violated(found.x, masks, common, most)
-        if seen is None: break
-        held, new = seen
-        sets += new
-    if last is None: return None
-    (amounts, scale), (times, unit) = _rational(-last.ineqlin.marginals), _rational(last.x)
-    fits = not new and all(sum(times[v] for v in s) <= unit for s in (*sets, *held))
-    return _Relaxed([Fraction(t, unit) for t in times] if fits else None, last.x, sets[:used], amounts, scale)
-
-# %% ../nbs/02a_conflicts.ipynb #8717cfae
-def _rounded(part: _Part, order: np.ndarray) -> np.ndarray:
-    "An independent set: vertices in falling order, those of light neighbourhoods first among equals."
-    kept, gone = np.zeros(len(part.weight), bool), set()
-    burden = [int(part.weight[row].sum()) - int(w) for row, w in zip(part.near, part.weight)]
-    for v in sorted(range(len(kept)), key=lambda v: (-round(float(order[v]), 6), burden[v])):
-        if v in gone: continue
-        kept[v] = True
-        gone.update(part.near[v])
-    return kept
-
-
-def _whole(part: _Part, masks: list[int], order: np.ndarray, seconds: float) -> tuple[np.ndarray, int]:
-    "The best independent set that was found, and a weight that every one of them leaves out."
-    found = _programme(part.weight, _edge_cliques(masks), whole=True, seconds=seconds)
-    answers = [_rounded(part, order)] + ([] if found.x is None else [found.x > .5])
-    total, bound = int(part.weight.sum()), found.mip_dual_bound
-    at_least = -(-total // 2) if bound is None or not math.isfinite(bound) else total - math.floor(-bound + 1e-6)
-    return max(answers, key=lambda kept: int(part.weight[kept].sum())), at_least
-
-# %% ../nbs/02a_conflicts.ipynb #4b906369
-@dataclass(frozen=True)
-class _Settled:
-    "What is known about a part."
-    kept: np.ndarray  # (k,) bool: right, in the best deterministic answer found
-    at_least: int  # weight that every deterministic answer loses
-    chance: list[Fraction]  # q of each vertex, in the best randomised answer found
-    sets: list[tuple[int, ...]]  # with weights for (D); none: the flow has them
-    amounts: list[int]
-    scale: int
-    done: bool  # both answers are optimal
-
-
-def _settle(part: _Part, common: Callable | None, most: int, seconds: float) -> _Settled:
-    "The best deterministic and randomised answers of one part, or bounds."
-    sides, total = part.sides(), int(part.weight.sum())
-    kept = _rounded(part, np.zeros(len(part.weight))) if sides is None else np.array(sides) == 0
-    masks = None if sides else _masks(part.near)
-    relaxed = None if sides else _relaxed(part, masks, common, most, seconds)
-    if relaxed is None: return _Settled(kept, -(-total // 2), [Fraction(int(k)) for k in kept], [], [], 1, sides is not None)
-    chance = relaxed.chance
-    if chance is None and common is not None:                    # all cliques: more constraints than there are, so still possible
-        chance = getattr(_relaxed(part, masks, None, most, seconds), "chance", None)
-    if relaxed.chance and all(q.denominator == 1 for q in chance):
-        kept = np.array([q == 1 for q in chance])
-        at_least = int(part.weight[~kept].sum())
-    else: kept, at_least = _whole(part, masks, relaxed.order, seconds)
-    done = relaxed.chance is not None and int(part.weight[~kept].sum()) == at_least
-    return _Settled(kept, at_least, chance or [Fraction(int(k)) for k in kept], relaxed.sets, relaxed.amounts, relaxed.scale, done)
-
-# %% ../nbs/02a_conflicts.ipynb #9656003c
-def _handed_out(sets: Sequence[Sequence[int]], amounts: Sequence[int], lines: Sequence[Sequence[tuple[int, int]]]) -> dict[tuple[int, ...], int]:
-    "Weights of sets of examples, where `lines[v]` lists the examples behind vertex v, each with its room."
-    at, used, given = [0] * len(lines), [0] * len(lines), {}
-    for members, amount in zip(sets, amounts):
-        while amount > 0:
-            members = [v for v in members if at[v] < len(lines[v])]
-            if len(members) < 2: break
-            step = min(amount, *(lines[v][at[v]][1] - used[v] for v in members))
-            examples = tuple(sorted(lines[v][at[v]][0] for v in members))
-            given[examples] = given.get(examples, 0) + step
-            amount -= step
-            for v in members:
-                used[v] += step
-                if used[v] == lines[v][at[v]][1]: at[v], used[v] = at[v] + 1, 0
-    return given
-
-
-def _weights(group: np.ndarray, weight: np.ndarray, jobs: Sequence[tuple]) -> dict[tuple[int, ...], Fraction]:
-    "Weights for (D) of sets of examples from those of sets of groups; a job is (sets, amounts, scale)."
-    behind, weights = [[] for _ in range(int(group.max()) + 1)], {}
-    for v, g in enumerate(group.tolist()): behind[g].append((v, int(weight[v])))
-    for sets, amounts, scale in jobs:
-        lines = [[(v, w * scale) for v, w in row] for row in behind]
-        weights |= {s: Fraction(amount, scale) for s, amount in _handed_out(sets, amounts, lines).items()}
-    return weights
-
-# %% ../nbs/02a_conflicts.ipynb #6d6989b8
-@dataclass(frozen=True)
-class _Answer:
-    "The least loss of a weighted graph."
-    kept: np.ndarray  # (n,) bool: no edge inside
-    chance: list[Fraction]  # q of each vertex
-    weights: dict[tuple[int, ...], Fraction]  # of cliques, for (D)
-    at_least: int  # weight that every independent set leaves out
-    open: int  # vertices in parts that were not settled
-
-
-def _least_loss(weight: np.ndarray, first: np.ndarray, second: np.ndarray, *, common: Callable | None = None,
-                most: int = 100_000, seconds: float = 60.) -> _Answer:
-    "The best deterministic and randomised answers of a conflict graph: vertices 0..n-1, each with an edge; weights of at least 1."
-    group = np.arange(len(weight)) if common else _twins(len(weight), first, second)
-    total = np.bincount(group, weight).astype(np.int64)
-    a, b = _merged(group, first, second)
-    cover, edges, amounts = _half_cover(total, a, b)
-    middle = (cover[a] == 1) & (cover[b] == 1)
-    parts = [(part, part.vertices.tolist()) for part in _parts(total, a[middle], b[middle])]
-    known = [_settle(part, common and (lambda clique: common(vertices, clique)), most, seconds) for part, vertices in parts]
-    kept, chance, flow = cover == 0, [Fraction(int(c == 0)) for c in cover], np.ones(len(total), bool)
-    for (part, vertices), part_known in zip(parts, known):
-        kept[part.vertices], flow[part.vertices] = part_known.kept, not part_known.sets
-        for v, q in zip(vertices, part_known.chance): chance[v] = q
-    by_flow = [k for k, (u, _) in enumerate(edges) if flow[u]]
-    jobs = [([edges[k] for k in by_flow], [amounts[k] for k in by_flow], 2)]
-    jobs += [([tuple(vertices[v] for v in s) for s in k.sets], k.amounts, k.scale) for (_, vertices), k in zip(parts, known)]
-    at_least = int(total[cover == 2].sum()) + sum(k.at_least for k in known)
-    open_ = sum(int(np.isin(group, part.vertices).sum()) for (part, _), k in zip(parts, known) if not k.done)
-    return _Answer(kept[group], [chance[g] for g in group.tolist()], _weights(group, weight, jobs), at_least, open_)
-
-# %% ../nbs/02a_conflicts.ipynb #81685037
+# %% ../nbs/02a_conflicts.ipynb #aa6ac2a0
 @dataclass(frozen=True)
 class OptimalLoss:
     "The least robust 0-1 loss that a classifier can have on a sample, with its witness and its certificate."
@@ -366,7 +78,7 @@ class OptimalLoss:
         "Whether both losses are proved optimal."
         return self.deterministic == self.deterministic_at_least and self.randomised == self.randomised_at_least
 
-# %% ../nbs/02a_conflicts.ipynb #dd39c55a
+# %% ../nbs/02a_conflicts.ipynb #8578c824
 def _level_of(pairs: Pairs, p: float) -> np.ndarray:
     "Distances of 8-bit images in levels, squared for p = 2: whole numbers."
     return np.rint((255 * pairs.distance) ** (1 if p == math.inf else 2)).astype(np.int64)
@@ -379,7 +91,7 @@ def _conflict(pairs: Pairs, labels, eps, whole: bool, p: float, attacker: str) -
     near = _level_of(pairs, p) <= level if whole else pairs.distance <= float(2 * exact_radius(eps))
     return near & (labels[pairs.first] != labels[pairs.second])
 
-
+# %% ../nbs/02a_conflicts.ipynb #b277c587
 def conflicting(pairs: Pairs,  # of the images, from `pairs_within`
                 labels,  # (n,) whole numbers: the ones searched with, or others
                 eps: float | str | Fraction,  # radius of the attacker
@@ -392,7 +104,7 @@ def conflicting(pairs: Pairs,  # of the images, from `pairs_within`
     mask = _conflict(pairs, labels, eps, whole, p, attacker)
     return pairs.first[mask], pairs.second[mask]
 
-# %% ../nbs/02a_conflicts.ipynb #bb0ae318
+# %% ../nbs/02a_conflicts.ipynb #7c721f07
 def _checked(images, labels, radii: Sequence, pairs: Pairs | None, reach: float | None, attacker: str, p: float) -> tuple[np.ndarray, np.ndarray]:
     "Images and labels as arrays, or an error that names what is wrong."
     images, labels = np.asanyarray(images), np.asarray(labels)
@@ -411,7 +123,7 @@ def _checked(images, labels, radii: Sequence, pairs: Pairs | None, reach: float 
         if not enough: raise ValueError(f"eps {eps!r}: it must be at most half of reach, {reach!r}")
     return images, labels
 
-# %% ../nbs/02a_conflicts.ipynb #e517ff00
+# %% ../nbs/02a_conflicts.ipynb #342813be
 def _circumradius(squared: list[list[Fraction]]) -> Fraction:
     "The squared circumradius of points with these squared distances; 0 if the centre is not inside, or there is none."
     k = len(squared)
@@ -428,13 +140,13 @@ def _circumradius(squared: list[list[Fraction]]) -> Fraction:
     *inside, twice = (row[-1] for row in rows)
     return twice / 2 if min(inside) >= 0 else Fraction(0)
 
-
-def _sharing(images: np.ndarray, eps: float | str | Fraction, most: int = 10) -> Callable:
-    "For a clique of examples (at most `most`; None for a larger one) its largest subsets whose balls share a point, as positions in it."
+# %% ../nbs/02a_conflicts.ipynb #5c8609a8
+def _sharing(images: np.ndarray, examples: np.ndarray, eps: float | str | Fraction, most: int = 10) -> Callable:
+    "A function from a clique of `examples` to its largest subsets whose balls share a point; None for more than `most`."
     whole, limit = images.dtype == np.uint8, exact_radius(eps)**2
     limit *= 255**2 if whole else 1
     def squared(u: int, v: int) -> Fraction:
-        a, b = (images[i].reshape(-1).astype(np.int64 if whole else np.float64) for i in (u, v))
+        a, b = (images[examples[i]].reshape(-1).astype(np.int64 if whole else np.float64) for i in (u, v))
         return Fraction(((a - b)**2).sum().item())
     def largest(clique: Sequence[int]) -> list[tuple[int, ...]] | None:
         if len(clique) > most: return None
@@ -444,29 +156,25 @@ def _sharing(images: np.ndarray, eps: float | str | Fraction, most: int = 10) ->
         found = []
         for s in map(set, subsets):
             if not any(t <= s for t in apart) and not any(s <= t for t in found): found.append(s)
-        return [tuple(sorted(s)) for s in found]
+        return [tuple(clique[k] for k in s) for s in found]
     return largest
 
-# %% ../nbs/02a_conflicts.ipynb #91f26c54
+# %% ../nbs/02a_conflicts.ipynb #7e55255d
 def _one_radius(images, labels, eps, pairs, p, attacker, seconds) -> OptimalLoss:
     "The optimal loss at one radius."
     first, second = conflicting(pairs, labels, eps, whole=images.dtype == np.uint8, p=p, attacker=attacker)
     n, conflicts, radius = len(labels), len(first), float(exact_radius(eps))
     if not conflicts: return OptimalLoss(radius, n, 0, 0, 0, Fraction(0), Fraction(0), np.zeros(0, np.int64), {}, (), 0)
     examples, ends = np.unique(np.concatenate([first, second]), return_inverse=True)
-    first, second = ends.reshape(2, -1)
-    sharing = _sharing(images, eps) if p == 2 else None
-    def common(vertices, clique):
-        held = sharing([int(examples[vertices[v]]) for v in clique])
-        return held and [tuple(clique[k] for k in s) for s in held]
-    answer = _least_loss(np.ones(len(examples), np.int64), first, second, common=sharing and common, seconds=seconds)
+    common = _sharing(images, examples, eps) if p == 2 else None
+    answer = least_loss(np.ones(len(examples), np.int64), *ends.reshape(2, -1), common=common, seconds=seconds)
     given_up, chance = examples[~answer.kept], {int(v): q for v, q in zip(examples, answer.chance) if q < 1}
     cliques = tuple((tuple(int(examples[v]) for v in s), w) for s, w in sorted(answer.weights.items()))
     lost, proved = sum((1 - q for q in chance.values()), Fraction(0)), sum((w * (len(s) - 1) for s, w in cliques), Fraction(0))
     if lost > len(given_up): lost, chance = Fraction(len(given_up)), {int(v): Fraction(0) for v in given_up}
     return OptimalLoss(radius, n, conflicts, len(given_up), max(answer.at_least, math.ceil(proved)), lost, proved, given_up, chance, cliques, answer.open)
 
-
+# %% ../nbs/02a_conflicts.ipynb #b7ac3fc8
 def optimal_robust_loss(images,  # (n, ...) uint8, or float in any unit; may be memory-mapped
                         labels,  # (n,) whole numbers, at least two classes
                         eps: float | str | Fraction | Sequence,  # one radius or several: .031, "8/255"; in units of the images
@@ -475,7 +183,7 @@ def optimal_robust_loss(images,  # (n, ...) uint8, or float in any unit; may be 
                         attacker: str = "real",  # "real": any pixel values in [0, 1]; "8-bit": whole grey levels (inf only)
                         pairs: Pairs | None = None,  # all pairs of these images within `reach`; None: they are searched
                         reach: float | str | Fraction | None = None,  # the radius that `pairs` was searched with, at least 2 eps
-                        seconds: float = 60.,  # limit for each programme that HiGHS solves
+                        seconds: float = 60.,  # limit for the linear programmes of a part of the graph, and again for its integer programme
                         **search,  # options of `pairs_within`
                         ) -> OptimalLoss | list[OptimalLoss]:  # a list if `eps` is one
     "The least robust 0-1 loss of any classifier on the sample; `ValueError` for a radius, labels or pairs that cannot be right."
@@ -490,7 +198,7 @@ def optimal_robust_loss(images,  # (n, ...) uint8, or float in any unit; may be 
     losses = [_one_radius(images, labels, radius, pairs, p, attacker, seconds) for radius in radii]
     return losses[0] if single else losses
 
-# %% ../nbs/02a_conflicts.ipynb #4b5be73f
+# %% ../nbs/02a_conflicts.ipynb #19bff648
 def check_certificate(loss: OptimalLoss,  # the claim
                       first: np.ndarray, second: np.ndarray,  # (m,) the conflicts, as from `conflicting`
                       ) -> None:
@@ -511,11 +219,11 @@ def check_certificate(loss: OptimalLoss,  # the claim
     claim(sum(1 - q for q in loss.chance.values()) == loss.randomised, "the chances add up to the randomised loss")
     claim(all(loss.chance.get(u, 1) + loss.chance.get(v, 1) <= 1 for u, v in edges), "no conflict has chances above one")
     partly = [v for v, q in loss.chance.items() if q > 0]
-    cliques = _maximal_cliques(_masks([[k for k, u in enumerate(partly) if (u, v) in edges] for v in partly]), 2**len(partly) - 1, 10**6)
+    cliques = maximal_cliques(neighbour_bits([[k for k, u in enumerate(partly) if (u, v) in edges] for v in partly]), 2**len(partly) - 1, 10**6)
     claim(cliques is not None and all(sum(loss.chance[partly[k]] for k in clique) <= 1 for clique in cliques), "no clique has chances above one")
     claim(loss.randomised_at_least <= loss.randomised <= loss.deterministic, "the bounds are in order")
 
-# %% ../nbs/02a_conflicts.ipynb #b4c64d77
+# %% ../nbs/02a_conflicts.ipynb #ebcfefb2
 @dataclass(frozen=True)
 class Tradeoff:
     "A corner of the frontier: examples right in expectation, for a randomised classifier."
@@ -543,7 +251,7 @@ def _corners(best: Callable, robust: Tradeoff, clean: Tradeoff) -> list[Tradeoff
     if a * new.robust + b * new.clean <= a * robust.robust + b * robust.clean: return []
     return [*_corners(best, robust, new), new, *_corners(best, new, clean)]
 
-# %% ../nbs/02a_conflicts.ipynb #cc3328e2
+# %% ../nbs/02a_conflicts.ipynb #dc613f50
 def frontier(images,  # (n, ...) uint8 or float
              labels,  # (n,) whole numbers
              eps: float | str | Fraction,  # radius of the attacker, l-infinity
@@ -551,7 +259,7 @@ def frontier(images,  # (n, ...) uint8 or float
              attacker: str = "real",  # as in `optimal_robust_loss`
              pairs: Pairs | None = None,  # all pairs of these images within `reach`; None: they are searched
              reach: float | str | Fraction | None = None,  # the radius that `pairs` was searched with
-             seconds: float = 60.,  # limit for each programme
+             seconds: float = 60.,  # as in `optimal_robust_loss`
              ) -> list[Tradeoff]:  # corners, from the most robust to the cleanest
     "How many examples a classifier can have right, and robustly right, at once; `RuntimeError` where a part stays unsettled."
     images, labels = _checked(images, labels, [eps], pairs, reach, attacker, math.inf)
@@ -562,10 +270,55 @@ def frontier(images,  # (n, ...) uint8 or float
     near = _level_of(pairs, math.inf) <= math.floor(255 * exact_radius(eps)) if whole else pairs.distance <= float(exact_radius(eps))
     edges, m, k = _tradeoff_graph(pairs.first[mask], pairs.second[mask], near[mask], pairs.distance[mask] == 0)
     def best(a: int, b: int) -> Tradeoff:
-        answer = _least_loss(np.repeat([a, b], [m, k]), *edges.T, seconds=seconds)
+        answer = least_loss(np.repeat([a, b], [m, k]), *edges.T, seconds=seconds)
         if answer.open: raise RuntimeError(f"{answer.open} examples lie in parts that were not settled in {seconds:g} seconds")
         missed = [1 - q for q in answer.chance]
         return Tradeoff(len(labels) - sum(missed[m:], Fraction(0)), len(labels) - sum(missed[:m], Fraction(0)))
     robust = best(6 * (k + 1), 1)
     clean = best(1, 6 * (m + 1)) if k else robust
     return [robust, *_corners(best, robust, clean), clean] if clean != robust else [robust]
+
+# %% ../nbs/02a_conflicts.ipynb #b725058b
+def population_loss(loss: OptimalLoss,  # on examples that were drawn independently
+                    *,
+                    confidence: float = .95,  # of the bound, for one radius
+                    ) -> float:  # a share, at least 0
+    "A lower bound on the robust loss of every classifier on the distribution of the examples (Hoeffding)."
+    if not 0 < confidence < 1: raise ValueError(f"confidence {confidence!r}: it must be between 0 and 1")
+    return max(0., float(loss.randomised_at_least / loss.n) - math.sqrt(-math.log(1 - confidence) / (2 * loss.n)))
+
+# %% ../nbs/02a_conflicts.ipynb #5c7bdee3
+@dataclass(frozen=True)
+class Agreement:
+    "How often close images have the same label, as shares, beside what chance gives."
+    pairs: int  # close pairs, of any labels
+    images: int  # images in at least one of them
+    same: float  # share of pairs with equal labels
+    by_ends: float  # chance: both labels drawn from the labels of all pair ends
+    vote: float  # mean over images of the share of close images with the same label
+    by_vote: float  # chance for `vote`
+    interval: tuple[float, float]  # 95% of `vote` minus `by_vote`, from resampled images
+
+
+def label_agreement(pairs: Pairs,  # close pairs of *all* labels
+                    labels,  # (n,) whole numbers
+                    *,
+                    among: np.ndarray | None = None,  # (n,) bool: images that count; None: all
+                    draws: int = 1000,  # resamples of the images for the interval
+                    seed: int = 0,  # of the resamples
+                    ) -> Agreement:
+    "Label agreement of close pairs against a baseline that knows hubs; `ValueError` if there is no pair."
+    labels = np.unique(np.asarray(labels), return_inverse=True)[1]
+    keep = np.ones(len(pairs), bool) if among is None else among[pairs.first] & among[pairs.second]
+    ends = np.concatenate([pairs.first[keep], pairs.second[keep]])
+    if not len(ends): raise ValueError("no pairs: at least one close pair is needed")
+    same = np.tile(labels[pairs.first[keep]] == labels[pairs.second[keep]], 2)
+    share = np.bincount(labels[ends]) / len(ends)
+    degree, agree = np.bincount(ends), np.bincount(ends, same)
+    voters = np.flatnonzero(degree)
+    excess = agree[voters] / degree[voters] - share[labels[voters]]
+    rng = np.random.default_rng(seed)
+    means = [excess[rng.integers(0, len(excess), len(excess))].mean() for _ in range(draws)]
+    low, high = np.quantile(means, [.025, .975])
+    return Agreement(len(ends) // 2, len(voters), float(same.mean()), float(share @ share), float((agree[voters] / degree[voters]).mean()),
+                     float(share[labels[voters]].mean()), (float(low), float(high)))
