@@ -50,6 +50,17 @@ class Split:
         ragged = None if self.ragged is None else self.ragged.take(which)
         return Split(self.images[which], self.labels[which], ragged)
 
+    def stratified(self,
+                   n: int,  # how many, 1 to all of them
+                   *,
+                   seed: int = 0,  # decides which examples of a class come first; at least 0
+                   ) -> np.ndarray:  # (n,), int64: positions in ascending order, for `take`
+        "A random choice that keeps the shares of the classes; those for a smaller `n` and the same seed are among them."
+        _check_count("n", n, 1)
+        _check_count("seed", seed, 0)
+        if n > len(self): raise ValueError(f"n {n}: it must be 1 to {len(self)}, the number of examples")
+        return _stratified(self.labels, int(n), int(seed))
+
     def sha256(self) -> str:
         "Hash of type, shape and bytes of images and labels, read in pieces of about 16 MB."
         digest = hashlib.sha256()
@@ -60,6 +71,11 @@ class Split:
         return digest.hexdigest()
 
 # %% ../nbs/00_data.ipynb #6faeb9a7
+def _check_count(name: str, value, low: int) -> None:
+    "An integer of at least `low`."
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+        raise ValueError(f"{name} {value!r}: expected an integer of at least {low}")
+
 def _positions(which, n: int) -> np.ndarray:
     "Check an array of positions in a split of n examples."
     index = np.asarray(which)
@@ -70,12 +86,20 @@ def _positions(which, n: int) -> np.ndarray:
         raise ValueError(f"positions {index.min()} to {index.max()}: expected 0 to {n - 1}")
     return index.astype(np.int64)
 
-# %% ../nbs/00_data.ipynb #a9d96eae
-def _check_count(name: str, value, low: int) -> None:
-    "An integer of at least `low`."
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
-        raise ValueError(f"{name} {value!r}: expected an integer of at least {low}")
+# %% ../nbs/00_data.ipynb #6e627ea6
+def _stratified(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
+    "Ascending positions of n examples: places by the quota method, examples of a class and ties by the seeded numbers."
+    numbers = np.random.PCG64(seed).random_raw(len(labels))
+    shuffled = np.argsort(numbers, kind="stable")
+    classes, first, sizes = np.unique(labels[shuffled], return_index=True, return_counts=True)
+    by_draw = np.argsort(first)  # of two classes with equal claims, the one whose first example was drawn earlier
+    classes, sizes, given = classes[by_draw], sizes[by_draw], np.zeros(len(classes), np.int64)
+    for place in range(1, n + 1):
+        below = given * len(labels) < place * sizes
+        given[np.argmax(np.where(below, sizes / (given + 1), -1))] += 1
+    return np.sort(np.concatenate([shuffled[labels[shuffled] == c][:k] for c, k in zip(classes, given)])).astype(np.int64)
 
+# %% ../nbs/00_data.ipynb #a9d96eae
 @dataclass(frozen=True)
 class Augment:
     "Random crop after zero padding, and perhaps a mirror image."

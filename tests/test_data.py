@@ -484,3 +484,50 @@ def test_real_svhn():
 def test_real_resimagenet():
     data = real("resimagenet")
     for split in (data.train, data.test): assert np.array_equal(np.unique(split.labels), np.arange(9))
+
+
+# a fair part of a split
+
+@pytest.mark.parametrize("seed", range(12))
+def test_stratified_choices_keep_the_quotas_and_contain_each_other(seed):
+    rng = np.random.default_rng(seed)
+    k, total = int(rng.integers(1, 30)), int(rng.integers(40, 160))
+    shares = rng.dirichlet(np.full(k, rng.choice([.1, 1, 50])))  # from one dominant class to equal ones
+    labels = rng.choice(k, total, p=shares)
+    split, counts, before = rd.Split(np.zeros((total, 1, 1, 1), np.uint8), labels), np.bincount(labels, minlength=k), set()
+    for n in range(1, total + 1):
+        part = split.stratified(n, seed=seed)
+        assert part.dtype == np.int64 and (np.diff(part) > 0).all() and len(part) == n and 0 <= part[0] and part[-1] < total
+        quota = [divmod(n * int(count), total) for count in counts]
+        taken = np.bincount(labels[part], minlength=k).tolist()
+        assert all(floor <= got <= floor + bool(rest) for got, (floor, rest) in zip(taken, quota)), (n, taken, quota)
+        assert before <= set(part.tolist())
+        before = set(part.tolist())
+    assert np.array_equal(part, np.arange(total))
+
+
+def test_stratified_is_largest_remainder_where_the_remainders_differ_little():
+    "Ten equal classes: the brute-force largest remainder is one place for each class of a seeded half."
+    labels = np.repeat(np.arange(10), 100)
+    split = rd.Split(np.zeros((1000, 1, 1, 1), np.uint8), labels)
+    for n in (5, 10, 100, 137):
+        taken = np.bincount(labels[split.stratified(n)], minlength=10)
+        assert sorted(taken) == sorted([n // 10 + (c < n % 10) for c in range(10)])
+
+
+def test_stratified_does_not_favour_a_position():
+    "Over many seeds each example of a class is chosen equally often."
+    labels = np.repeat([0, 1], [30, 10])
+    split = rd.Split(np.zeros((40, 1, 1, 1), np.uint8), labels)
+    hits = sum(np.bincount(split.stratified(8, seed=seed), minlength=40) for seed in range(3000))
+    assert hits.sum() == 24_000
+    chi2 = ((hits - 600)**2 / 600).sum()  # each of 40 examples is expected in 8 / 40 of 3,000 choices
+    assert chi2 < 75, hits  # without replacement the sum is smaller than chi-square of 39 degrees (p = .0005 at 75)
+
+
+def test_stratified_refuses():
+    split = rd.Split(np.zeros((4, 1, 1, 1), np.uint8), np.array([0, 1, 0, 1]))
+    for bad in (0, -1, 5, 2.5, True, "3", None):
+        with pytest.raises(ValueError, match="^n "): split.stratified(bad)
+    for bad in (-1, .5, "0", True):
+        with pytest.raises(ValueError, match="^seed "): split.stratified(2, seed=bad)
