@@ -6,7 +6,7 @@
 __all__ = ['ATTACKERS', 'exact_radius', 'conflict_level', 'OptimalLoss', 'conflicting', 'optimal_robust_loss',
            'check_certificate', 'Tradeoff', 'frontier', 'population_loss', 'Agreement', 'label_agreement']
 
-# %% ../nbs/02a_conflicts.ipynb #8de18f33
+# %% ../nbs/02a_conflicts.ipynb #18991474
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from .checks import unknown_name
 from .cliques import least_loss, maximal_cliques, neighbour_bits
 from .search import Pairs, pairs_within
 
-# %% ../nbs/02a_conflicts.ipynb #39bcb791
+# %% ../nbs/02a_conflicts.ipynb #9a914dee
 ATTACKERS = ("real", "8-bit")
 
 
@@ -47,7 +47,7 @@ def conflict_level(eps: float | str | Fraction,  # radius of the attacker in [0,
     if attacker == "8-bit": return 2 * math.floor(255 * value)
     return math.floor(510 * value) if p == math.inf else math.floor((510 * value)**2)
 
-# %% ../nbs/02a_conflicts.ipynb #b5766d87
+# %% ../nbs/02a_conflicts.ipynb #9931bba6
 @dataclass(frozen=True)
 class OptimalLoss:
     "The least robust 0-1 loss that a classifier can have on a sample, with its witness and its certificate."
@@ -78,7 +78,7 @@ class OptimalLoss:
         "Whether both losses are proved optimal."
         return self.deterministic == self.deterministic_at_least and self.randomised == self.randomised_at_least
 
-# %% ../nbs/02a_conflicts.ipynb #a5283b98
+# %% ../nbs/02a_conflicts.ipynb #90975fb4
 def _level_of(pairs: Pairs, p: float) -> np.ndarray:
     "Distances of 8-bit images in levels, squared for p = 2: whole numbers."
     return np.rint((255 * pairs.distance) ** (1 if p == math.inf else 2)).astype(np.int64)
@@ -91,7 +91,7 @@ def _conflict(pairs: Pairs, labels, eps, whole: bool, p: float, attacker: str) -
     near = _level_of(pairs, p) <= level if whole else pairs.distance <= float(2 * exact_radius(eps))
     return near & (labels[pairs.first] != labels[pairs.second])
 
-# %% ../nbs/02a_conflicts.ipynb #4bbb1eb2
+# %% ../nbs/02a_conflicts.ipynb #fff0a10f
 def conflicting(pairs: Pairs,  # of the images, from `pairs_within`
                 labels,  # (n,) whole numbers: the ones searched with, or others
                 eps: float | str | Fraction,  # radius of the attacker
@@ -104,7 +104,7 @@ def conflicting(pairs: Pairs,  # of the images, from `pairs_within`
     mask = _conflict(pairs, labels, eps, whole, p, attacker)
     return pairs.first[mask], pairs.second[mask]
 
-# %% ../nbs/02a_conflicts.ipynb #6236554e
+# %% ../nbs/02a_conflicts.ipynb #bde01c7a
 def _checked(images, labels, radii: Sequence, pairs: Pairs | None, reach: float | None, attacker: str, p: float) -> tuple[np.ndarray, np.ndarray]:
     "Images and labels as arrays, or an error that names what is wrong."
     images, labels = np.asanyarray(images), np.asarray(labels)
@@ -123,7 +123,7 @@ def _checked(images, labels, radii: Sequence, pairs: Pairs | None, reach: float 
         if not enough: raise ValueError(f"eps {eps!r}: it must be at most half of reach, {reach!r}")
     return images, labels
 
-# %% ../nbs/02a_conflicts.ipynb #9de1a017
+# %% ../nbs/02a_conflicts.ipynb #1a74ffb3
 def _circumradius(squared: list[list[Fraction]]) -> Fraction:
     "The squared circumradius of points with these squared distances; 0 if the centre is not inside, or there is none."
     k = len(squared)
@@ -140,7 +140,7 @@ def _circumradius(squared: list[list[Fraction]]) -> Fraction:
     *inside, twice = (row[-1] for row in rows)
     return twice / 2 if min(inside) >= 0 else Fraction(0)
 
-# %% ../nbs/02a_conflicts.ipynb #c350a487
+# %% ../nbs/02a_conflicts.ipynb #df6c9f02
 def _sharing(images: np.ndarray, examples: np.ndarray, eps: float | str | Fraction, most: int = 10) -> Callable:
     "A function from a clique of `examples` to its largest subsets whose balls share a point; None for more than `most`."
     whole, limit = images.dtype == np.uint8, exact_radius(eps)**2
@@ -159,7 +159,7 @@ def _sharing(images: np.ndarray, examples: np.ndarray, eps: float | str | Fracti
         return [tuple(clique[k] for k in s) for s in found]
     return largest
 
-# %% ../nbs/02a_conflicts.ipynb #935bf816
+# %% ../nbs/02a_conflicts.ipynb #93e94214
 def _one_radius(images, labels, eps, pairs, p, attacker, seconds) -> OptimalLoss:
     "The optimal loss at one radius."
     first, second = conflicting(pairs, labels, eps, whole=images.dtype == np.uint8, p=p, attacker=attacker)
@@ -174,7 +174,7 @@ def _one_radius(images, labels, eps, pairs, p, attacker, seconds) -> OptimalLoss
     if lost > len(given_up): lost, chance = Fraction(len(given_up)), {int(v): Fraction(0) for v in given_up}
     return OptimalLoss(radius, n, conflicts, len(given_up), max(answer.at_least, math.ceil(proved)), lost, proved, given_up, chance, cliques, answer.open)
 
-# %% ../nbs/02a_conflicts.ipynb #9e817fc7
+# %% ../nbs/02a_conflicts.ipynb #0726c6a4
 def optimal_robust_loss(images,  # (n, ...) uint8, or float in any unit; may be memory-mapped
                         labels,  # (n,) whole numbers, at least two classes
                         eps: float | str | Fraction | Sequence,  # one radius or several: .031, "8/255"; in units of the images
@@ -199,7 +199,7 @@ def optimal_robust_loss(images,  # (n, ...) uint8, or float in any unit; may be 
     losses = [_one_radius(images, labels, radius, pairs, p, attacker, seconds) for radius in radii]
     return losses[0] if single else losses
 
-# %% ../nbs/02a_conflicts.ipynb #f92c4aec
+# %% ../nbs/02a_conflicts.ipynb #2e50e5aa
 def check_certificate(loss: OptimalLoss,  # the claim
                       first: np.ndarray, second: np.ndarray,  # (m,) the conflicts, as from `conflicting`
                       ) -> None:
@@ -224,7 +224,7 @@ def check_certificate(loss: OptimalLoss,  # the claim
     claim(cliques is not None and all(sum(loss.chance[partly[k]] for k in clique) <= 1 for clique in cliques), "no clique has chances above one")
     claim(loss.randomised_at_least <= loss.randomised <= loss.deterministic, "the bounds are in order")
 
-# %% ../nbs/02a_conflicts.ipynb #02d7c1e6
+# %% ../nbs/02a_conflicts.ipynb #925047ca
 @dataclass(frozen=True)
 class Tradeoff:
     "A corner of the frontier: examples right in expectation, for a randomised classifier."
@@ -252,7 +252,7 @@ def _corners(best: Callable, robust: Tradeoff, clean: Tradeoff) -> list[Tradeoff
     if a * new.robust + b * new.clean <= a * robust.robust + b * robust.clean: return []
     return [*_corners(best, robust, new), new, *_corners(best, new, clean)]
 
-# %% ../nbs/02a_conflicts.ipynb #0de38ae3
+# %% ../nbs/02a_conflicts.ipynb #d0688767
 def frontier(images,  # (n, ...) uint8 or float
              labels,  # (n,) whole numbers
              eps: float | str | Fraction,  # radius of the attacker, l-infinity
@@ -279,7 +279,7 @@ def frontier(images,  # (n, ...) uint8 or float
     clean = best(1, 6 * (m + 1)) if k else robust
     return [robust, *_corners(best, robust, clean), clean] if clean != robust else [robust]
 
-# %% ../nbs/02a_conflicts.ipynb #9bf02188
+# %% ../nbs/02a_conflicts.ipynb #6caebbf3
 def population_loss(loss: OptimalLoss,  # on examples that were drawn independently
                     *,
                     confidence: float = .95,  # of the bound, for one radius
@@ -288,7 +288,7 @@ def population_loss(loss: OptimalLoss,  # on examples that were drawn independen
     if not 0 < confidence < 1: raise ValueError(f"confidence {confidence!r}: it must be between 0 and 1")
     return max(0., float(loss.randomised_at_least / loss.n) - math.sqrt(-math.log(1 - confidence) / (2 * loss.n)))
 
-# %% ../nbs/02a_conflicts.ipynb #5304c171
+# %% ../nbs/02a_conflicts.ipynb #00f6a166
 @dataclass(frozen=True)
 class Agreement:
     "How often close images have the same label, as shares, beside what chance gives."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Diagnostics', 'diagnose']
 
-# %% ../nbs/02b_controls.ipynb #d2959ed7
+# %% ../nbs/02b_controls.ipynb #bd84cf82
 import math
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from .separation import nearest_other
 from .statistics import upper_bound
 from .theory import class_margins
 
-# %% ../nbs/02b_controls.ipynb #9e246e96
+# %% ../nbs/02b_controls.ipynb #3fdb2156
 @dataclass(frozen=True)
 class Diagnostics:
     "What a sample says about itself and about fresh points, in l-infinity."
@@ -30,7 +30,6 @@ class Diagnostics:
     loss: OptimalLoss  # optimum of the sample at eps
     population: float  # every classifier errs robustly on at least this share of the distribution (95%)
     corners: list[Tradeoff]  # frontier of the sample at eps
-    first_loss: float  # the radius at which the first example is lost, over eps
     accuracy: float  # 1-nearest-neighbour on fresh points; a tie is wrong
     certified: float  # share of fresh points right and certified at eps
 
@@ -49,9 +48,10 @@ def diagnose(points,  # (n, ...) sample: uint8 images, or float
     least = nearest_other(points, labels).distance.min()
     shuffled = nearest_other(points, np.random.default_rng(seed).permutation(labels)).distance.min()
     far = nearest_other(fresh, fresh_labels, points, labels).distance
-    loss = optimal_robust_loss(points, labels, eps)
+    pairs = pairs_within(points, labels, 2 * eps if points.dtype != np.uint8 else min(1., 2 * eps))
+    loss = optimal_robust_loss(points, labels, eps, pairs=pairs, reach=2 * eps)
     margins = class_margins(fresh, points, labels)
     right = margins.correct(fresh_labels)
     return Diagnostics(len(labels), len(fresh), least / (2 * eps), shuffled / (2 * eps), far.min() / (2 * eps),
-                       upper_bound(int((far <= 2 * eps).sum()), len(far)), loss, population_loss(loss), frontier(points, labels, eps), least / (2 * eps),
+                       upper_bound(int((far <= 2 * eps).sum()), len(far)), loss, population_loss(loss), frontier(points, labels, eps, pairs=pairs, reach=2 * eps),
                        float(right.mean()), float((right & (margins.radius > eps)).mean()))
