@@ -210,7 +210,7 @@ def write_record(path: str | Path,  # usually <results>/<profile>/<dataset>/....
     return record
 
 # %% ../nbs/00c_records.ipynb #ad15f7ff
-ONCE = ("separation", "theory", "staircase")  # kinds of records of which a data set has one, whatever the profile
+ONCE = ("separation", "theory", "conflicts", "controls", "staircase")  # kinds of records of which a data set has one, whatever the profile
 
 
 def published_name(record: Mapping,  # of a run
