@@ -97,7 +97,10 @@ def whole_step(model: nn.Module,  # whose parameters are moved
     return step
 
 
-def replayable(method: Method, device: str, group: ProcessGroup = ProcessGroup()) -> bool:
+def replayable(method: Method,  # some can be recorded, some not
+               device: str,  # where it is trained, such as "cuda:0"
+               group: ProcessGroup = ProcessGroup(),  # who trains
+               ) -> bool:
     "Whether steps are to be recorded and replayed: on a CUDA device, by one process, with a method that can be recorded."
     return str(device).startswith("cuda") and method.recordable and group.size == 1
 
@@ -110,7 +113,7 @@ def train_epoch(training: Training,  # changed in place
                 *,
                 seed: int,  # of order, augmentation, dropout and attacks; so is the epoch
                 device: str,  # where the model is
-                bar=None,  # a progress bar
+                bar: object = None,  # a progress bar of tqdm, or None
                 keep: Callable = lambda: None,  # called after each batch
                 group: ProcessGroup = ProcessGroup(),  # who shares each batch
                 replayed: Callable | None = None,  # does the work of `whole_step` for full batches; None: the optimiser waits for the loss
@@ -144,7 +147,10 @@ def train_epoch(training: Training,  # changed in place
     return training.total / len(data.train)
 
 # %% ../nbs/04f_fitting.ipynb #d90624eb
-def watch(net: nn.Module, data: Data, device: str) -> dict:
+def watch(net: nn.Module,  # as it is now
+          data: Data,  # both splits
+          device: str,  # where the network is
+          ) -> dict:  # train_acc and test_acc, percent
     "Clean accuracy on the first 500 images of both splits, percent."
     return {name: 100 * correct(net, s.images[:500], s.labels[:500], device=device).mean()
             for name, s in (("train_acc", data.train), ("test_acc", data.test))}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from .attacks import MultiTargeted, PGD, Threat
 from .checkpoints import digest, piecewise
@@ -51,7 +51,13 @@ class numbered:
                  first: int,  # number of the first example, 0 or more
                  ): self.inner, self.first = inner, first
     def __getattr__(self, name): return getattr(self.inner, name)
-    def __call__(self, *args, index, **options): return self.inner(*args, index=index + self.first, **options)
+
+    def __call__(self,
+                 *args,  # of the attack or the search: model, images (n, c, h, w), and so on
+                 index: Tensor,  # (n,) numbers of the examples, counted from 0
+                 **options,  # of the attack or the search
+                 ) -> Tensor:  # what it returns
+        return self.inner(*args, index=index + self.first, **options)
 
 
 def _measurement(key: str, model, split: Split, threat: Threat, **how) -> Callable[[int, int], np.ndarray]:

@@ -154,7 +154,9 @@ def save_outcomes(outcomes: dict[str, np.ndarray], path: Path) -> None:
     atomic_write(path, buffer.getvalue())
 
 
-def ran_in(p: Plan, group: ProcessGroup = ProcessGroup()) -> dict:
+def ran_in(p: Plan,  # a checked run
+           group: ProcessGroup = ProcessGroup(),  # who trained it
+           ) -> dict:
     "What a training ran in, for its record: `environment`, how many processes, whether its steps could be replayed."
     return {**environment(p.device), "processes": group.size, "replayable": replayable(p.method, p.device, group)}
 

@@ -28,7 +28,10 @@ from .processes import ProcessGroup, any_reduce, entered_by_first, run_on_first
 from .recipes import Recipe
 
 # %% ../nbs/04e_training_state.ipynb #d233cc6c
-def make_optimiser(model: nn.Module, recipe: Recipe, weight_decay: float | None = None) -> torch.optim.Optimizer:
+def make_optimiser(model: nn.Module,  # whose parameters it moves
+                   recipe: Recipe,  # its optimiser, rate, momentum, reduction and batch size
+                   weight_decay: float | None = None,  # of the mean loss, above 0; None: none
+                   ) -> torch.optim.Optimizer:
     "SGD or Adam, as the recipe says, on CUDA one that can be recorded; with weight decay (that of the mean loss) AdamW, or a penalty for SGD."
     if recipe.optimiser not in ("sgd", "adam"): raise unknown_name("optimiser", recipe.optimiser, ("sgd", "adam"))
     if recipe.optimiser == "adam":
@@ -38,7 +41,9 @@ def make_optimiser(model: nn.Module, recipe: Recipe, weight_decay: float | None 
     return torch.optim.SGD(model.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=penalty)
 
 
-def learning_rate(recipe: Recipe, epoch: int) -> float:
+def learning_rate(recipe: Recipe,  # its rate and milestones
+                  epoch: int,  # counted from 0
+                  ) -> float:
     "The learning rate in an epoch, counted from 0: divided by 10 at each milestone reached."
     return recipe.lr * .1 ** sum(epoch >= milestone for milestone in recipe.milestones)
 
@@ -129,13 +134,17 @@ def restore(training: Training,  # as built anew; changed in place
     if device.type == "cuda" and "random/cuda" in tensors: torch.cuda.set_rng_state(tensors["random/cuda"], device)
 
 # %% ../nbs/04e_training_state.ipynb #46a9b5b7
-def check_finite(training: Training) -> None:
+def check_finite(training: Training,  # at any moment
+                 ) -> None:
     "`DivergedError` if a weight is not a finite number."
     if not all(p.isfinite().all() for p in training.model.parameters()):
         raise DivergedError(f"weights are not finite after {training.where}: a lower learning rate may help")
 
 
-def save_training(training: Training, path: Path, settings: Mapping) -> None:
+def save_training(training: Training,  # at any moment between two batches
+                  path: Path,  # of the checkpoint, replaced in one step
+                  settings: Mapping,  # of `training_settings`
+                  ) -> None:
     "Write a checkpoint of a training; errors as `save_checkpoint` and `check_finite`."
     check_finite(training)
     best, seconds = training.best, training.before + time.monotonic() - training.started
@@ -158,13 +167,20 @@ def resume_training(training: Training,  # as built anew; changed in place
     return True
 
 # %% ../nbs/04e_training_state.ipynb #93abb491
-def structure(model: nn.Module) -> dict[str, str]:
+def structure(model: nn.Module,  # any network
+              ) -> dict[str, str]:  # name of the module, parameter or buffer -> how it looks
     "Per module how it prints itself (only its class if it has parts), and per parameter and buffer its shape."
     shown = {name or "whole": type(m).__name__ if any(True for _ in m.children()) else re.sub(r" at 0x\w+", "", repr(m)) for name, m in model.named_modules()}
     return shown | {name: str(tuple(value.shape)) for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
 
 
-def training_settings(model: nn.Module, data: Data, method: Method, recipe: Recipe, best: EarlyStopping | None, **options) -> dict:
+def training_settings(model: nn.Module,  # what is trained
+                      data: Data,  # on what
+                      method: Method,  # with which losses
+                      recipe: Recipe,  # how long and how fast
+                      best: EarlyStopping | None,  # with its validation split, if there is one
+                      **options,  # whatever else decides, such as seed and radius
+                      ) -> dict:
     "What decides about the outcome of a training, for its checkpoint."
     own = {k: v if isinstance(v, (bool, int, float, str)) else None if v is None else str(v) for k, v in asdict(method).items() if k != "dtype"}
     return {"model": structure(model), "method": {"name": type(method).__name__, **own}, "recipe": asdict(recipe), **options,
