@@ -10,6 +10,7 @@ import time
 import pytest
 
 from robustacc.paper import DATASET_NAMES, DROPOUT_TABLES, ROW_TABLES, published_label, table
+from robustacc.runs import run_name
 from robustacc.train import plan
 
 
@@ -57,7 +58,7 @@ def page_of(row):
     strengths = {{"lambda": "lam"}.get(strength, strength): float(value)} if value else {}
     dropout = {"svhn": .5, "cifar10": .2}[row["dataset"]] if row.get("dropout") else None
     p = plan(dataset=row["dataset"], arch=row["arch"], method=name.lower(), **strengths, dropout=dropout, profile="paper")
-    return f"train-{row['dataset']}-{p.arch}-{p.path.stem}"
+    return run_name(p.settings).page.stem
 
 
 def test_every_row_of_the_papers_tables_is_planned(dry_run, tmp_path):
