@@ -93,7 +93,7 @@ def evaluate(model: nn.Module,  # images -> logits
     return summarise(outcomes, {"train": data.train.labels, "test": data.test.labels}, chosen), outcomes
 
 # %% ../nbs/04g_measuring.ipynb #8341e74b
-def _shared(outcomes: dict, chosen: dict, part: str) -> dict:
+def _shared(outcomes: dict, chosen: Mapping, part: str) -> dict:
     "Accuracies of one split on the images that both attacks were run on, percent, with their number."
     n = len(outcomes[f"{part}_acc"])
     at = {key: np.arange(n) if (found := chosen.get(key)) is None else found for key in (f"{part}_acc", f"adv_{part}_acc/pgd", f"adv_{part}_acc/mt")}

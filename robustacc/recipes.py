@@ -8,8 +8,8 @@ __all__ = ['PRECISIONS', 'PROFILES', 'PROOF_PROFILES', 'RADIUS', 'DROPOUT_RATES'
 
 # %% ../nbs/00ba_recipes.ipynb #b4b0382b
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from .checks import unknown_name
 
@@ -38,8 +38,8 @@ class Recipe:
         if self.precision not in PRECISIONS: raise unknown_name("precision", self.precision, PRECISIONS)
 
 # %% ../nbs/00ba_recipes.ipynb #b359eff7
-_SMALL = dict(optimiser="adam", reduction="mean", channels_last=True)
-_MEDIUM = dict(**_SMALL, pgd_train=5000, mt=1000, precision="bfloat16")
+_SMALL: dict[str, Any] = dict(optimiser="adam", reduction="mean", channels_last=True)
+_MEDIUM: dict[str, Any] = dict(**_SMALL, pgd_train=5000, mt=1000, precision="bfloat16")
 PROFILES: dict[str, dict[str, tuple[tuple[str, ...], Recipe]]] = {  # profile -> data set -> (networks, the first by default; recipe)
     "smoke": {"digits": (("CNN2", "CNN1"), Recipe(4, 2e-3, (3,), batch_size=32, mt=100, **_SMALL))},
     "quick": {"mnist": (("CNN2", "CNN1"), Recipe(6, 1e-3, (5,), train=5000, mt=500, **_SMALL)),

@@ -122,7 +122,9 @@ class RunName:
         *head, name = Path(path).parts or ("",)
         match = re.fullmatch(r"(?P<row>.+)-seed(?P<seed>\d+)\.json", name)
         for study, where in ((None, head[-3:]), (head[-1] if head else None, head[-4:-1])):
-            if match and len(where) == 3 and where[0] in PROFILES: return cls(*where, match["row"], int(match["seed"]), study)
+            if match and len(where) == 3 and where[0] in PROFILES:
+                profile, dataset, arch = where
+                return cls(profile, dataset, arch, match["row"], int(match["seed"]), study)
         raise ValueError(f"{path}: it must end in <profile>/<dataset>/<network>/<row>-seed<number>.json, with a profile of {', '.join(PROFILES)}")
 
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HOPELESS', 'EVERY', 'make_optimiser', 'learning_rate', 'DivergedError', 'EarlyStopping', 'Training', 'restore',
-           'check_finite', 'save_training', 'resume_training', 'structure', 'training_settings', 'keeping']
+           'check_finite', 'structure', 'training_settings', 'keeping']
 
 # %% ../nbs/04e_training_state.ipynb #9397fe06
 import re
@@ -114,7 +114,7 @@ class Training:
 # %% ../nbs/04e_training_state.ipynb #9c05055b
 def restore(training: Training,  # as built anew; changed in place
             tensors: Mapping[str, torch.Tensor],  # `training.tensors` of the other one
-            meta: Mapping,  # from `save_training`
+            meta: Mapping,  # from `_save_training`
             ) -> None:
     "Make a training what another one was; `KeyError`, `RuntimeError` or the like for tensors that don't fit it."
     def part(prefix): return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -141,7 +141,7 @@ def check_finite(training: Training,  # at any moment
         raise DivergedError(f"weights are not finite after {training.where}: a lower learning rate may help")
 
 
-def save_training(training: Training,  # at any moment between two batches
+def _save_training(training: Training,  # at any moment between two batches
                   path: Path,  # of the checkpoint, replaced in one step
                   settings: Mapping,  # of `training_settings`
                   ) -> None:
@@ -153,7 +153,7 @@ def save_training(training: Training,  # at any moment between two batches
         "best": {"epoch": best.epoch, "score": best.score} if best is not None else None})
 
 
-def resume_training(training: Training,  # as built anew; changed in place
+def _resume_training(training: Training,  # as built anew; changed in place
                     path: Path,  # of the checkpoint
                     settings: Mapping,  # of this training
                     group: ProcessGroup = ProcessGroup(),  # who trains it
@@ -205,13 +205,13 @@ def keeping(training: Training,  # goes on from the checkpoint, if there is one
         return
     run_on_first(group, lambda: check_writable(Path(path).parent))
     with entered_by_first(group, lambda: lock(path)), deferred_interrupt() as interrupted:
-        good, last = training.where if resume_training(training, path, settings, group) else None, time.monotonic()
+        good, last = training.where if _resume_training(training, path, settings, group) else None, time.monotonic()
 
         def keep(always=False):
             nonlocal good, last
             asked, due = any_reduce(group, interrupted(), always or time.monotonic() - last >= every)
             if not (asked or due): return
-            run_on_first(group, lambda: save_training(training, path, settings))
+            run_on_first(group, lambda: _save_training(training, path, settings))
             good, last = training.where, time.monotonic()
             if asked: raise KeyboardInterrupt(f"stopped after {good}: {path} keeps it, and the same call goes on from there")
         try: yield keep
