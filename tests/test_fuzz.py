@@ -259,7 +259,7 @@ def records(folder):
     good = path.read_text()
     def tried(name, arguments, expected, text="", into="results"):
         before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-        found, said = outcome("robustacc.publishing" if has("robustacc.publishing", "main") else "robustacc.records", arguments, folder)
+        found, said = outcome("robustacc.publishing", arguments, folder)
         outside = [str(p) for p in folder.rglob("*") if p.is_file() and p not in before and not p.is_relative_to(folder / into)]
         outside += [str(p) for p in (folder.parent / "x.json", folder.parent / "x") if p.exists()]
         fault = f"wrote {outside}" if outside else judge(expected, found, said, path.name, text or str(path))
@@ -283,11 +283,6 @@ def records(folder):
     return wrong
 
 
-def has(module, name):
-    try: return hasattr(import_module(module), name)
-    except ImportError: return False
-
-
 def site(folder):
     (folder / "nbs").mkdir()
     for name in ("settings.ini", "_quarto.yml"): shutil.copy(checkout() / name, folder)
@@ -296,10 +291,10 @@ def site(folder):
     class Out(Place):
         def expects(self, text): return "refuse" if super().expects(text) == "refuse" or text in ("/", ".", "..", "nbs", "robustacc", "file", "results") else "either"
     allowed = {"engine": Choice(("auto", "pandoc"), none=False, also=("quarto",)), "runs": Place(), "results": Place(), "out": Out(), "root": Place()}
-    module = "robustacc.site.build" if has("robustacc.site.build", "main") else "robustacc.site"
-    wrong = options_of(module, allowed, [f"--root={folder}"], folder, ("process",), n=31)
+    module = "robustacc.site.__main__"
+    wrong = options_of(module, allowed, [f"--root={folder}"], folder, ("_process",), n=31)
     for text in ("/", ".", "..", "nbs", "robustacc", "file", "results"):
-        with before_any_work("process"): found, said = outcome(module, [f"--root={folder}", f"--out={text}"], folder)
+        with before_any_work("_process"): found, said = outcome(module, [f"--root={folder}", f"--out={text}"], folder)
         if fault := judge("refuse", found, said, "out", text): wrong.setdefault(f"--out: {fault}, a folder of sources or files", text)
     return wrong
 

@@ -67,6 +67,7 @@ def checkout(root, tmp_path):
             (copy / "nbs").mkdir()
             (copy / "stubs").mkdir()
             (copy / "stubs" / "papermill.py").write_text(PAPERMILL)
+            shutil.rmtree(copy / "robustacc" / "site")
             (copy / "robustacc" / "site.py").write_text(SITE)
         own_python(copy)
         return copy

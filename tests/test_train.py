@@ -42,7 +42,7 @@ WRONG = [  # parameters, what the error must say
     (("dataset", "mnits"), "Allowed: digits, mnist, svhn, cifar10, resimagenet"),
     (("arch", "CNN9"), "Allowed: CNN1, CNN2, WRN-40-10, ResNet50"),
     (("variant", "fixed"), "Allowed: paper, released"),
-    (("profile", "fast"), "Allowed: smoke, quick, paper"),
+    (("profile", "fast"), "Allowed: smoke, quick, medium, paper"),
     (("betta", "6"), "unknown parameter 'betta'; did you mean 'beta'?"),
     (("beta", "six"), "beta 'six' (str): it must be float or None"),
     (("epochs", "0.5"), "epochs 0.5 (float): it must be int or None"),
@@ -54,7 +54,7 @@ WRONG = [  # parameters, what the error must say
     (("label_smoothing", "two"), "label_smoothing 'two' (str): it must be float or None"),
     (("augment", "mirror"), "unknown augment 'mirror'"),
     (("augment", "flip"), "a mirrored digit is not a digit; for digits allowed: crop, cutout"),
-    (("seed", "-1"), "seed -1: it must be 0 or more"),
+    (("seed", "-1"), "seed -1: it must be a whole number from 0 to 4,294,967,295"),
     (("device", "gpu"), "Allowed: auto, cpu, cuda"),
 ]
 

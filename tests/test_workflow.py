@@ -28,7 +28,7 @@ def jobs(said: str) -> dict[str, int]:
     return {m[1]: int(m[2]) for m in re.finditer(r"^(\w+) +(\d+)$", said, flags=re.M)}
 
 
-@pytest.mark.parametrize("profile,rows", [("smoke", 14), ("quick", 30), ("paper", 60)])
+@pytest.mark.parametrize("profile,rows", [("smoke", 14), ("quick", 30), ("medium", 30), ("paper", 60)])
 def test_every_row_is_planned(dry_run, tmp_path, profile, rows):
     code, said = dry_run(profile=profile, runs=tmp_path / "runs")
     assert code == 0 and jobs(said)["train"] == rows, said[-2000:]
@@ -98,7 +98,7 @@ def test_rows_of_the_paper_ask_for_a_gpu(dry_run, tmp_path, given, asked):
 
 
 def test_unknown_names_are_refused(dry_run, tmp_path):
-    for message, given in (("Allowed: ledger, dropout, proof", dict(profile="smoke", study="dropotu")), ("Allowed: smoke, quick, paper", dict(profile="fast")), ("Allowed: digits", dict(profile="smoke", datasets="mnist"))):
+    for message, given in (("Allowed: ledger, dropout, proof", dict(profile="smoke", study="dropotu")), ("Allowed: smoke, quick, medium, paper", dict(profile="fast")), ("Allowed: digits", dict(profile="smoke", datasets="mnist"))):
         code, said = dry_run(runs=tmp_path, **given)
         assert code and message in said
 
