@@ -75,6 +75,7 @@ def published_row(dataset: str,  # "mnist", "svhn", "cifar10", "resimagenet"
                   dropout: bool = False,  # the row with dropout added, from the dropout study
                   ) -> dict | None:  # the printed row (values in percent) with its table number under "table", or None
     "The paper's row for a run; accuracies in percent, Lipschitz as in Eq. (3). `ValueError` for an attack that the paper does not have."
+    check_kind("dropout", dropout, bool)
     if not isinstance(attack, str) or attack not in ROW_TABLES: raise unknown_name("attack", attack, list(ROW_TABLES))
     numbers = () if dropout else ROW_TABLES[attack]
     for number in (*numbers, DROPOUT_TABLES[attack]):
@@ -91,5 +92,5 @@ def separation_row(dataset: str,  # "mnist", "svhn", "cifar10" or "resimagenet"
         if DATASET_NAMES[row["dataset"]] == dataset: return row
     return None
 
-# %% ../nbs/00b_paper.ipynb #a9810d3e
+# %% ../nbs/00b_paper.ipynb #b3990a2e
 __getattr__ = renamed(__name__, {"TABLES": "robustacc.paper._TABLES", "MISPRINTS": "robustacc.paper._MISPRINTS"})

@@ -38,7 +38,7 @@ class Sample:
         "Checksum of the examples."
         return sha256(self.step.astype("<i8").tobytes() + self.y.astype("<f8").tobytes()).hexdigest()
 
-# %% ../nbs/07_staircase.ipynb #9a40c508
+# %% ../nbs/07_staircase.ipynb #97c55128
 def draw(n: int,  # number of examples, 1 to 1,000,000,000
          seed: int,  # 0 to 2^32 - 1; 1 is the seed of the published notebook
          ) -> Sample:  # sorted by x and then y, each example counted once
@@ -98,7 +98,7 @@ def _square(a: np.ndarray) -> np.ndarray:
     "The matrix (7, 7) of the form (a . w)^2."
     return np.outer(a, a)
 
-# %% ../nbs/07_staircase.ipynb #8623c4ff
+# %% ../nbs/07_staircase.ipynb #969dd5ef
 @dataclass(frozen=True)
 class Method:
     "A training objective on the staircase. A subclass defines `forms`; `ValueError` for a variant or strength out of range."
@@ -136,7 +136,7 @@ class AT(Method):
     title = "AT"
     forms = property(lambda self: np.array([_square(point - _Y) for point in _POINTS]))
 
-# %% ../nbs/07_staircase.ipynb #37c522d9
+# %% ../nbs/07_staircase.ipynb #99468289
 @dataclass(frozen=True)
 class RST(Method):
     "Robust self-training on labelled data."
@@ -217,7 +217,7 @@ class _Local:
         if values[0] <= 0: return np.inf
         return self.exact - self.weighted + ((vectors.T @ self.gradient)**2 / values).sum() / 2
 
-# %% ../nbs/07_staircase.ipynb #3f15308c
+# %% ../nbs/07_staircase.ipynb #1a044903
 def _smooth_max(v: np.ndarray,  # (K, n)
                tau: float,  # temperature, positive
                ) -> tuple[np.ndarray, np.ndarray]:  # (n,), (K, n)
@@ -249,7 +249,7 @@ def _single_sums(v, g, share, tau, maps, edges) -> tuple:
     spread = _to_theta(maps, np.array(inner)) / tau if len(v) > 1 else 0
     return value @ share, v.max(0) @ share, a, spread
 
-# %% ../nbs/07_staircase.ipynb #bb85a6a8
+# %% ../nbs/07_staircase.ipynb #6304af22
 def _local(theta: np.ndarray,  # (34,)
            sample: Sample,  # a training set
            method: Method,  # whose objective
@@ -310,7 +310,7 @@ class Solution:
     gap: float  # at most this far from the global minimum; infinite if not known
     tried: tuple[float, ...]  # the objective reached from each start
 
-# %% ../nbs/07_staircase.ipynb #c0f86478
+# %% ../nbs/07_staircase.ipynb #d1088b07
 def solve(method: Method,  # whose objective
           sample: Sample,  # a training set
           *,
@@ -377,6 +377,7 @@ def measure(theta: np.ndarray,  # (34,) coefficients of a fit
             ) -> dict[str, float]:  # squared errors, their gaps, Lipschitz constants, by name
     "Errors on the training set and in expectation, generalisation gaps, Lipschitz constants."
     theta = as_array(theta, name="theta")
+    check_kind("sample", sample, Sample)
     if theta.shape != (_FEATURES,) or theta.dtype.kind not in "iuf": raise ValueError(f"theta of type {theta.dtype} and shape {theta.shape}: it must be ({_FEATURES},) numbers")
     maps, p = (_site_maps()[0] @ theta).T, _population()[1]
     low, mid, high = maps[:3]
@@ -394,7 +395,7 @@ def measure(theta: np.ndarray,  # (34,) coefficients of a fit
 _RIDGES = (_RIDGE, .01)
 _CASES = (*STAIRCASE_METHODS, *(m for m in RELEASED if m.variant == "released"))
 
-# %% ../nbs/07_staircase.ipynb #e3d9ab0b
+# %% ../nbs/07_staircase.ipynb #d50a32a4
 def case_name(method: Method,  # with its strength and variant
               ridge: float,  # lambda of the fit, positive
               ) -> str:  # such as "RST(lambda=.5), ridge 0.1"
@@ -419,7 +420,7 @@ def fit_all(n: int,  # size of the training set, at least 1
         fits[f"{method.label}, ridge {_RIDGE:g} n"] = found, measure(found.theta, sample)
     return fits
 
-# %% ../nbs/07_staircase.ipynb #c429208f
+# %% ../nbs/07_staircase.ipynb #282834b5
 _PRIVATE = """STAIRS EPS NOISE X_NOISE WEIGHTS SITES KNOTS FEATURES PENALTY LOW MID HIGH SLOPE STAND_IN Y LENGTH POINTS RIDGE
             TOLERANCE RIDGES CASES site_maps describe product square Local smooth_max local moments newton places population
             expected_worst max_slope""".split()

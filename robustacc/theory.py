@@ -35,7 +35,7 @@ def _metric(p: float | str) -> str:
     "scipy's name of the l-p metric."
     return {"2": "euclidean", "inf": "chebyshev"}[check_norm(p, name="p")]
 
-# %% ../nbs/02_theory.ipynb #e7b32c5c
+# %% ../nbs/02_theory.ipynb #c6b12455
 def by_class(points: ArrayLike,  # (n, ...) points or images of any type
              labels: ArrayLike,  # (n,) whole numbers 0..C-1, every class present
              ) -> tuple[np.ndarray, ...]:  # one array (n_i, ...) for each class, in order
@@ -106,7 +106,7 @@ class ClassDistance:
         "Eq. (2): the nearest class, the lowest one on ties."
         return self.f(points).argmin(1)
 
-# %% ../nbs/02_theory.ipynb #a32615d4
+# %% ../nbs/02_theory.ipynb #10615556
 def _class_margin(self,
                   points: ArrayLike,  # (n, ...) float, or uint8 images
                   labels: ArrayLike,  # (n,) 0..C-1
@@ -187,7 +187,7 @@ def _move_l2(x, radius, kind, rng, towards, away) -> np.ndarray:
     if kind == "random": radius = radius * rng.uniform(size=(len(x), 1)) ** (1 / x.shape[1])
     return x + step * (radius / np.maximum(length, 1e-300))
 
-# %% ../nbs/02_theory.ipynb #f1b1cb24
+# %% ../nbs/02_theory.ipynb #68050f99
 def _radii(radius: ArrayLike, n: int) -> np.ndarray:
     "A radius for each of n points, as a column (n, 1)."
     if np.ndim(radius) == 0: return np.full((n, 1), check_number("radius", radius))
@@ -292,7 +292,7 @@ def _span(span: tuple[float, float]) -> tuple[float, float]:
     if low >= high: raise ValueError(f"span {span!r}: its ends must ascend")
     return low, high
 
-# %% ../nbs/02_theory.ipynb #1da72dcf
+# %% ../nbs/02_theory.ipynb #787bc6eb
 def spiral(n: int,  # number of points, at least 2, half of them in each class
            *,
            form: str = "antipodal",  # "antipodal" (Figure 3), or "printed" (Appendix A.0.1)
@@ -372,17 +372,21 @@ def spiral_support(*, span: tuple[float, float] = (np.pi / 2, 4.33 * np.pi),  # 
     return _TubeDistance(-curve, curve, r, width=noise / 2)
 
 # %% ../nbs/02_theory.ipynb #4c20c7a9
-def _check_queries(queries, margins: ClassMargins) -> None:
-    "Margins that belong to so many queries."
-    n = len(_rows(queries))
-    if len(check_kind("margins", margins, ClassMargins).label) != n: raise ValueError(f"margins of {len(margins.label)} queries: they must belong to the {n} given")
+def _image_rows(queries, margins: ClassMargins, reference, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Queries, reference and its labels as rows of uint8, to which the margins must belong."
+    queries, reference = _rows(queries), _rows(reference)
+    if queries.dtype != np.uint8 or reference.dtype != np.uint8 or queries.shape[1] != reference.shape[1]:
+        raise ValueError(f"queries of {queries.dtype} {queries.shape}, reference of {reference.dtype} {reference.shape}: they must be uint8 images of one size")
+    if len(check_kind("margins", margins, ClassMargins).label) != len(queries) or max(margins.nearest.max(), margins.other.max()) >= len(reference):
+        raise ValueError(f"margins of {len(margins.label)} queries: they must belong to the {len(queries)} queries and {len(reference)} reference images given")
+    return queries, reference, check_labels(labels, len(reference), name="reference_labels", negative=True)
 
 
 def _levels(radius) -> np.ndarray:
     "The largest whole number of grey levels strictly below each certified radius (n,); -1 for radius 0."
     return (np.rint(510 * np.asarray(radius)).astype(int) - 1) // 2
 
-# %% ../nbs/02_theory.ipynb #bf100381
+# %% ../nbs/02_theory.ipynb #a13d2d80
 def falsify(queries: ArrayLike,  # (n, ...) uint8 images
             margins: ClassMargins,  # their certificates
             reference: ArrayLike,  # (m, ...) uint8 training images
@@ -393,8 +397,7 @@ def falsify(queries: ArrayLike,  # (n, ...) uint8 images
             seed: int = 0,  # at least 0, of the moves
             ) -> dict[str, tuple[int, int]]:  # for each kind of move: how many were tried, how many predictions it changed
     "Try to change certified predictions of the plug-in g (l-infinity) from inside their certified radius."
-    _check_queries(queries, margins)
-    queries, reference, counts = _rows(queries), _rows(reference), {}
+    (queries, reference, owner), counts = _image_rows(queries, margins, reference, reference_labels), {}
     check_count("draws", draws, 1, 10_000), check_count("seed", seed, 0)
     levels = np.floor(check_number("scale", scale, 0, 1000, above=True) * _levels(margins.radius)).astype(int)
     tried = np.flatnonzero(levels >= 1)
@@ -403,7 +406,7 @@ def falsify(queries: ArrayLike,  # (n, ...) uint8 images
         broken = 0
         for i in range(draws):
             moved = _perturb(queries[tried], levels[tried], kind, towards=far, away=near, seed=seed + i)
-            after = class_margins(moved, reference, reference_labels)
+            after = class_margins(moved, reference, owner)
             broken += int(((after.label != margins.label[tried]) | (after.radius == 0)).sum())
         counts[kind] = (draws * len(tried), broken)
     return counts
@@ -432,8 +435,8 @@ def withstood(queries: ArrayLike,  # (n, ...) uint8 images
     "Attack the plug-in g (l-infinity); the mean over images is an upper bound of the astuteness at each radius."
     levels = [check_count("levels", level, 0, 255) for level in as_array(levels, name="levels").ravel()]
     if levels != sorted(levels): raise ValueError(f"levels {levels}: they must ascend")
-    _check_queries(queries, margins), check_count("draws", draws, 1, 10_000), check_count("seed", seed, 0)
-    queries, reference = _rows(queries), _rows(reference)
+    check_count("draws", draws, 1, 10_000), check_count("seed", seed, 0)
+    queries, reference, owner = _image_rows(queries, margins, reference, reference_labels)
     labels = check_labels(labels, len(queries), negative=True)
     stands, rows = margins.correct(labels), []
     for level in levels:
@@ -442,7 +445,7 @@ def withstood(queries: ArrayLike,  # (n, ...) uint8 images
             left = np.flatnonzero(stands)
             if not len(left): break
             moved = _perturb(queries[left], level, kind, towards=reference[far[left]], away=reference[near[left]], seed=seed + i)
-            after = class_margins(moved, reference, reference_labels)
+            after = class_margins(moved, reference, owner)
             stands[left], near[left], far[left] = after.correct(labels[left]), after.nearest, after.other
         rows.append(stands.copy())
     return np.array(rows)
@@ -455,9 +458,7 @@ def box_certified(queries: ArrayLike,  # (n, ...) uint8 images, correctly classi
                   eps: float,  # l-infinity radius in [0, 1]
                   ) -> np.ndarray:  # (n,) bool: the prediction is constant on the ball within the pixel range [0,1]
     "Certificate of the plug-in g against moves of at most eps that stay in the pixel range; never weaker than the radius."
-    _check_queries(queries, margins)
-    queries, reference, levels = _rows(queries), _rows(reference), 255 * check_number("eps", eps, 0, 1)
-    owner = check_labels(reference_labels, len(reference), name="reference_labels", negative=True)
+    (queries, reference, owner), levels = _image_rows(queries, margins, reference, reference_labels), 255 * check_number("eps", eps, 0, 1)
     certified = np.zeros(len(queries), bool)
     for i, x in enumerate(queries.astype(np.float64)):
         low, high = np.maximum(x - levels, 0), np.minimum(x + levels, 255)
@@ -519,6 +520,6 @@ def _sample_size_for(world: WeakFeatures,  # the distribution
     "How many points a sample needs to hold, with probability 1/2, two of opposite labels within t (pairs taken as independent)."
     return (np.log(4 * np.log(2)) - _log_close_pair(world, t)) / 2 / np.log(10)
 
-# %% ../nbs/02_theory.ipynb #ed9023dc
+# %% ../nbs/02_theory.ipynb #4e3f9728
 _PRIVATE = ("KINDS", "LemmaCheck", "TubeDistance", "linear_radius", "perturb", "lipschitz_ratios", "weighted_accuracy", "log_close_pair", "sample_size_for")
 __getattr__ = renamed(__name__, {name: f"robustacc.theory._{name}" for name in _PRIVATE})
