@@ -27,8 +27,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .augmentation import Augment, Ragged, check_count, crop_and_flip, cut_out
-from .checks import check_eps, check_images, check_labels, to_float, unknown_name, warn_of_range
+from .arguments import check_count, check_kind
+from .augmentation import Augment, Ragged, crop_and_flip, cut_out
+from .checks import as_array, check_eps, check_images, check_labels, to_float, unknown_name, warn_of_range
 from .files import LockedError, lock
 from .renames import renamed
 
@@ -38,14 +39,14 @@ def _positions(which, n: int) -> slice | np.ndarray:
     if isinstance(which, (bool, int, np.integer)):
         if isinstance(which, bool) or not 1 <= which <= n: raise ValueError(f"take {which!r}: it must be 1 to {n} examples, or an array of positions")
         return slice(0, int(which))
-    index = np.asarray(which)
+    index = as_array(which, name="positions")
     if index.dtype == bool and index.shape == (n,): index = np.flatnonzero(index)
     if index.ndim != 1 or index.dtype.kind not in "iu" or not len(index):
         raise ValueError(f"positions of type {index.dtype} and shape {index.shape}: they must be a one-dimensional array of integers")
     if index.min() < 0 or index.max() >= n: raise ValueError(f"positions {index.min()} to {index.max()}: they must be 0 to {n - 1}")
     return index.astype(np.int64)
 
-# %% ../nbs/00_data.ipynb #bba57980
+# %% ../nbs/00_data.ipynb #de5b21e2
 def _sha256(*arrays: np.ndarray) -> str:
     "Hash of type, shape and bytes of some arrays."
     digest = hashlib.sha256()
@@ -55,7 +56,7 @@ def _sha256(*arrays: np.ndarray) -> str:
         for at in range(0, len(array), step): digest.update(np.ascontiguousarray(array[at:at + step]).data)
     return digest.hexdigest()
 
-# %% ../nbs/00_data.ipynb #3e75830f
+# %% ../nbs/00_data.ipynb #263512a4
 def _stratified(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     "Ascending positions of n examples: places by the quota method, examples of a class and ties by the seeded numbers."
     numbers = np.random.PCG64(seed).random_raw(len(labels))
@@ -120,7 +121,7 @@ class Data:
         parts = ((self.train, train), (self.test, test))
         return replace(self, **dict(zip(("train", "test"), (split if n is None else split.take(n) for split, n in parts))))
 
-# %% ../nbs/00_data.ipynb #b202f5d9
+# %% ../nbs/00_data.ipynb #ec2ba309
 def _summary(self) -> dict:  # plain values, ready for JSON
     "Name, counts, shape and hashes: what a record keeps."
     return dict(name=self.name, train=len(self.train), test=len(self.test), in_shape=list(self.in_shape), n_classes=self.n_classes,
@@ -154,7 +155,7 @@ def _check_classes(train_labels: np.ndarray, n_classes: int) -> None:
         raise ValueError(f"train_labels: no example of class {', '.join(missing[:10])}{' ...' if len(missing) > 10 else ''}: "
                          f"every class from 0 to {n_classes - 1} must occur")
 
-# %% ../nbs/00_data.ipynb #80cd8741
+# %% ../nbs/00_data.ipynb #12424758
 DATASETS = ("digits", "mnist", "svhn", "cifar10", "resimagenet")  # the built-in data sets
 
 
@@ -162,10 +163,9 @@ def _check_facts(name, classes, n_classes: int, augment, shape: tuple[int, ...])
     "Name, names of the classes and augmentation of a user's own data; the names of the classes, as a tuple of texts."
     if not isinstance(name, str) or not re.fullmatch(r"\w[\w .+-]*", name) or name in DATASETS:
         raise ValueError(f"name {name!r}: it must be letters, digits, spaces and any of _.+-, and none of {', '.join(DATASETS)}")
-    if isinstance(classes, str): raise ValueError(f"classes {classes!r}: they must be a sequence of names")
-    classes = tuple(map(str, range(n_classes))) if classes is None else tuple(map(str, classes))
+    classes = tuple(map(str, range(n_classes) if classes is None else check_kind("classes", classes, tuple, list)))
     if len(classes) != n_classes: raise ValueError(f"classes: {len(classes)} names: there must be {n_classes}")
-    if augment is not None and not isinstance(augment, Augment): raise ValueError(f"augment {augment!r}: it must be None or an Augment(padding, size, flip)")
+    check_kind("augment", augment, Augment, type(None))
     if augment is not None and shape != (augment.size, augment.size):
         raise ValueError(f"augment: crops of side {augment.size}: they must have the image size {shape}")
     return classes
@@ -213,7 +213,7 @@ def data_root(
     try: return Path(given).expanduser()
     except RuntimeError as error: raise FileNotFoundError(f"{given}: there is no such home folder; give the whole path") from error
 
-# %% ../nbs/00_data.ipynb #c8dccd8c
+# %% ../nbs/00_data.ipynb #0ba92594
 def _md5(content: bytes) -> str:
     "The checksum that torchvision publishes for its files."
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
@@ -265,7 +265,7 @@ def _reuse(root: Path, folder: Path, archives: dict[str, str]) -> None:
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).symlink_to(here.resolve())
 
-# %% ../nbs/00_data.ipynb #3be75e6e
+# %% ../nbs/00_data.ipynb #bc2c04e7
 def _fetch(name: str, root: Path, files: list[str], download: bool, fetch) -> None:
     "Make sure that `files` exist under `root`: `fetch(folder)` downloads into a folder, from which they move into place."
     def absent() -> list[str]: return [file for file in files if not (root / file).is_file()]
@@ -347,7 +347,7 @@ class _ArraysOnly(pickle.Unpickler):
         if module.split(".")[0] in ("numpy", "_codecs") and name in self.allowed: return self.allowed[name]
         raise pickle.UnpicklingError(f"{module}.{name} does not belong in this file")
 
-# %% ../nbs/00_data.ipynb #bce1c62b
+# %% ../nbs/00_data.ipynb #cf446561
 def _cifar10(root: str | None, download: bool) -> Data:
     "CIFAR-10 from the pickled batches of cifar-10-batches-py."
     from torchvision.datasets import CIFAR10
@@ -388,7 +388,7 @@ def _own_data(place: str) -> Data:
     if data.name in DATASETS: raise ValueError(f"data set {place!r} has the name {data.name!r}: it must be none of {', '.join(DATASETS)}")
     return data
 
-# %% ../nbs/00_data.ipynb #74b56fb2
+# %% ../nbs/00_data.ipynb #a363b74b
 def load(
     name: str,  # one of `DATASETS`, or module:name of your own
     *,
@@ -417,7 +417,7 @@ def _draws(n: int, seed: int, epoch: int) -> tuple[np.ndarray, torch.Tensor]:
     order = torch.randperm(n, generator=generator).numpy()
     return order, torch.cat([torch.rand(n, k, generator=generator, dtype=torch.float64) for k in (3, 2)], 1)
 
-# %% ../nbs/00_data.ipynb #e1681ac9
+# %% ../nbs/00_data.ipynb #7e2bbd91
 def _batch(split: Split, index: np.ndarray, draws: torch.Tensor | None, augment: Augment | None, device) -> Batch:
     "The examples at some positions, augmented where there are draws."
     if draws is None or augment is None: images = split.images[index]
@@ -427,6 +427,13 @@ def _batch(split: Split, index: np.ndarray, draws: torch.Tensor | None, augment:
         images = cut_out(torch.as_tensor(images, device=device), draws[index, 3:], augment.cutout)
     labels, index = (torch.from_numpy(part).to(device) for part in (split.labels[index], index))
     return Batch(to_float(images, device=device), labels, index)
+
+# %% ../nbs/00_data.ipynb #63d375d0
+def _checked_device(device: str | torch.device) -> torch.device:
+    "A device that exists."
+    try: return torch.empty(0, device=check_kind("device", device, str, torch.device)).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {str(device)!r}: it must be one of this machine, such as 'cpu' ({str(error).splitlines()[0]})") from error
 
 # %% ../nbs/00_data.ipynb #495dfc63
 def batches(
@@ -440,13 +447,14 @@ def batches(
     start: int = 0,  # at least 0: skip so many batches, without making them
 ) -> Iterator[Batch]:  # images float32 in [0, 1], labels int64, positions
     "Every example once, in batches on the device; `ValueError` names a value that is out of range."
-    if not isinstance(split, Split): raise ValueError(f"split of type {type(split).__name__}: it must be a Split, such as data.train")
+    check_kind("split", split, Split), check_kind("augment", augment, Augment, type(None))
     for name, value, low in (("batch_size", batch_size, 1), ("epoch", epoch, 0), ("start", start, 0)): check_count(name, value, low)
     if seed is not None: check_count("seed", seed, 0)
+    device = _checked_device(device)
     order, draws = (np.arange(len(split)), None) if seed is None else _draws(len(split), seed, epoch)
     return (_batch(split, order[at:at + batch_size], draws, augment, device) for at in range(start * batch_size, len(order), batch_size))
 
-# %% ../nbs/00_data.ipynb #2800c841
+# %% ../nbs/00_data.ipynb #d39304e9
 __getattr__ = renamed(__name__, {
     "SUPERCLASSES": "robustacc.imagenet.SUPERCLASSES", "WNIDS": "robustacc.imagenet._WNIDS",
     "IMAGENET_FOLDERS": "robustacc.imagenet._FOLDERS", "superclass_folders": "robustacc.imagenet._superclass_folders",

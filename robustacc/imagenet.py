@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SUPERCLASSES', 'restricted_imagenet']
 
-# %% ../nbs/00g_imagenet.ipynb #63b646e6
+# %% ../nbs/00g_imagenet.ipynb #a58b762d
 import hashlib
 import json
 import os
@@ -19,7 +19,7 @@ from .augmentation import Augment, Ragged
 from .data import Data, Split, cache_folder, data_root, staging
 from .pictures import picture_files, read_pictures
 
-# %% ../nbs/00g_imagenet.ipynb #2ebc3cd3
+# %% ../nbs/00g_imagenet.ipynb #ee4e5182
 SUPERCLASSES = {"dog": (151, 268), "cat": (281, 285), "frog": (30, 32), "turtle": (33, 37), "bird": (80, 100),
                 "primate": (365, 382), "fish": (389, 397), "crab": (118, 121), "insect": (300, 319)}  # both ends included
 _WNIDS = """
@@ -41,7 +41,7 @@ _WNIDS = """
 02526121 02536864 02606052 02607072 02640242 02641379 02643566 02655020
 """.split()  # the 203 classes in the order of their numbers, without the leading n
 
-# %% ../nbs/00g_imagenet.ipynb #096dd180
+# %% ../nbs/00g_imagenet.ipynb #2d013588
 def _superclass_folders(folders: list[str]) -> dict[str, int]:
     "Which of the nine labels the pictures of each folder get; folders that belong to none are left out."
     if set(SUPERCLASSES) <= set(folders): return {name: label for label, name in enumerate(SUPERCLASSES)}
@@ -51,7 +51,7 @@ def _superclass_folders(folders: list[str]) -> dict[str, int]:
     return {known[number]: label for label, (low, high) in enumerate(SUPERCLASSES.values())
             for number in range(low, high + 1) if known[number] in found}
 
-# %% ../nbs/00g_imagenet.ipynb #a5318ab3
+# %% ../nbs/00g_imagenet.ipynb #fd685828
 def _labelled(folder: Path) -> list[tuple[str, int]]:
     "Path below `folder` and label of each picture, in the order of the paths' hashes."
     if not folder.is_dir(): return []
@@ -68,7 +68,7 @@ def _divide(pictures: list[tuple[str, int]]) -> dict[str, list[tuple[str, int]]]
         seen[label] += 1
     return parts
 
-# %% ../nbs/00g_imagenet.ipynb #8a7e02b4
+# %% ../nbs/00g_imagenet.ipynb #8683dda1
 _FOLDERS = ("", "imagenet", "ImageNet", "ILSVRC2012", "restricted-imagenet", "imagenet-sample")
 
 
@@ -88,7 +88,7 @@ def _find(root: Path) -> tuple[Path, dict[str, list[tuple[str, int]]], str]:
         "or set ROBUSTACC_DATA to the folder that has it, "
         f"then run: python -c \"from robustacc.data import load; load('resimagenet', root='{root}')\"")
 
-# %% ../nbs/00g_imagenet.ipynb #21240944
+# %% ../nbs/00g_imagenet.ipynb #7876ff35
 def _build(folder: Path, pictures: list[tuple[str, int]], out: Path, ragged: bool) -> None:
     "Write centre crops, labels and names, and for training the ragged store, of one split."
     from tqdm import tqdm
@@ -108,7 +108,7 @@ def _build(folder: Path, pictures: list[tuple[str, int]], out: Path, ragged: boo
     np.save(out / "labels.npy", np.array(labels, np.int64))
     (out / "files.txt").write_text("\n".join(files) + "\n")
 
-# %% ../nbs/00g_imagenet.ipynb #e4b5ef9d
+# %% ../nbs/00g_imagenet.ipynb #c21f8eea
 def _cache_name(folder: Path, parts: dict[str, list[tuple[str, int]]]) -> str:
     "The name of the cache for these pictures."
     digest = hashlib.sha256()
@@ -124,7 +124,7 @@ def _fill(folder: Path, parts: dict[str, list[tuple[str, int]]], out: Path) -> N
     (out / "meta.json").write_text(json.dumps(dict(source=str(folder), bytes=sizes), indent=1) + "\n")
     out.chmod(0o755)
 
-# %% ../nbs/00g_imagenet.ipynb #6a6a1d3b
+# %% ../nbs/00g_imagenet.ipynb #44660d83
 def _cache(folder: Path, parts: dict[str, list[tuple[str, int]]]) -> Path:
     "The complete cache for these pictures: found, or built beside the image folder or in the user's cache folder."
     name, places, refused = _cache_name(folder, parts), [folder.resolve().parent], []
@@ -144,7 +144,7 @@ def _cache(folder: Path, parts: dict[str, list[tuple[str, int]]]) -> Path:
             return place / name
     raise OSError(f"resimagenet: no place for its cache: {'; '.join(refused)}")
 
-# %% ../nbs/00g_imagenet.ipynb #580443d5
+# %% ../nbs/00g_imagenet.ipynb #ea9e2a70
 def _damaged(file: Path, why: str) -> ValueError:
     "The error for a file of the cache."
     return ValueError(f"{file} is truncated, missing or corrupted ({why}): delete {file.parent if file.name == 'meta.json' else file.parent.parent} and load the data set again")
@@ -164,7 +164,7 @@ def _opened(cache: Path, part: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     if sizes.shape != (n, 2) or sizes.min() < 64: raise _damaged(cache / part / "sizes.npy", f"{sizes.shape} for {n} labels")
     return crops, labels, sizes
 
-# %% ../nbs/00g_imagenet.ipynb #4f8d4a10
+# %% ../nbs/00g_imagenet.ipynb #d72f03da
 def _check_sizes(cache: Path) -> None:
     "Every file of a cache has the size that was written down when it was complete."
     try:
@@ -174,7 +174,7 @@ def _check_sizes(cache: Path) -> None:
     except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise _damaged(cache / "meta.json", repr(error)) from error
 
-# %% ../nbs/00g_imagenet.ipynb #d9672a7c
+# %% ../nbs/00g_imagenet.ipynb #f74647e3
 def restricted_imagenet(
     root: str | os.PathLike | None = None,  # folder of the data; None: ROBUSTACC_DATA, else the user's cache folder
     download: bool = False,  # has no effect: ImageNet can't be downloaded without an account

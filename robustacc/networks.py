@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .augmentation import check_count
+from .arguments import check_count
 from .checks import unknown_name
 from .data import imported
 from .renames import renamed
@@ -71,7 +71,7 @@ class CNN1(nn.Module):
         x = self.drop_maps(F.max_pool2d(x, 2)).flatten(1)
         return self.fc2(self.drop_units(F.relu(self.fc1(x))))
 
-# %% ../nbs/00a_networks.ipynb #cbbc772a
+# %% ../nbs/00a_networks.ipynb #a82beda1
 def _start_cnn2(model: nn.Module) -> None:
     "Convolutions: Kaiming's normal distribution and zero bias. The last layer: all zeros."
     for conv in (model.conv1, model.conv2, model.conv3, model.conv4):
@@ -143,7 +143,7 @@ def _wide_groups(channels: list[int], n_blocks: int, dropout: float) -> nn.Seque
         _WideBlock(channels[g] if i == 0 else channels[g + 1], channels[g + 1], 2 if i == 0 and g else 1, dropout)
         for i in range(n_blocks))) for g in range(3)))
 
-# %% ../nbs/00a_networks.ipynb #d2c6a395
+# %% ../nbs/00a_networks.ipynb #87d3344b
 class WideResNet(nn.Module):
     "Wide residual network; depth 40 and width 10 unless told otherwise."
     def __init__(self,
@@ -195,7 +195,7 @@ class _Bottleneck(nn.Module):
         inner = self.bn3(self.conv3(self.drop(inner)))
         return F.relu(inner + (x if self.downsample is None else self.downsample(x)))
 
-# %% ../nbs/00a_networks.ipynb #f46efcf8
+# %% ../nbs/00a_networks.ipynb #2862e9ae
 class _BasicBlock(nn.Module):
     "A residual block of two 3x3 convolutions, with dropout before the second."
     def __init__(self,
@@ -217,7 +217,7 @@ class _BasicBlock(nn.Module):
         inner = self.bn2(self.conv2(self.drop(F.relu(self.bn1(self.conv1(x))))))
         return F.relu(inner + (x if self.downsample is None else self.downsample(x)))
 
-# %% ../nbs/00a_networks.ipynb #cec0c88e
+# %% ../nbs/00a_networks.ipynb #07f189c0
 def _stages(block: type, expansion: int, counts: tuple[int, ...], dropout: float) -> list[nn.Sequential]:
     "Four stages of residual blocks."
     stages, n_in = [], 64
@@ -252,7 +252,7 @@ class ResNet50(nn.Module):
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         return self.fc(self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3)))
 
-# %% ../nbs/00a_networks.ipynb #2907c98f
+# %% ../nbs/00a_networks.ipynb #a3d6efed
 class ResNet18(nn.Module):
     "ResNet18 for pictures of about 32 pixels: a 3x3 stem without stride and, where wanted, dropout in its blocks."
     def __init__(self,
@@ -274,7 +274,7 @@ class ResNet18(nn.Module):
         x = F.relu(self.bn1(self.conv1(x)))
         return self.fc(self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3)))
 
-# %% ../nbs/00a_networks.ipynb #d6b5eee5
+# %% ../nbs/00a_networks.ipynb #56016b1e
 def _own_network(place: str, in_shape, n_classes: int, dropout: float | None) -> nn.Module:
     "The network that the function `module:name` makes."
     make = imported("network", place)
@@ -311,7 +311,7 @@ def n_parameters(
     "How many numbers the model learns."
     return sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
 
-# %% ../nbs/00a_networks.ipynb #00a5220e
+# %% ../nbs/00a_networks.ipynb #27bd03e2
 _WIDE_NAMES = ((r"conv1\.(?!\d)", "conv."), (r"bn1\.(?!\d)", "bn."), (r"block([123])\.layer\.", lambda found: f"groups.{int(found[1]) - 1}."))
 
 
@@ -334,6 +334,6 @@ def robustbench_weights(
         out[name] = value
     return out
 
-# %% ../nbs/00a_networks.ipynb #33aafe79
+# %% ../nbs/00a_networks.ipynb #7c0db938
 __getattr__ = renamed(__name__, {"SMALLEST": "robustacc.networks._SMALLEST", "WideBlock": "robustacc.networks._WideBlock",
                                  "Bottleneck": "robustacc.networks._Bottleneck"})

@@ -10,6 +10,7 @@ __all__ = ['DATASET_NAMES', 'ORDER', 'ROW_TABLES', 'DROPOUT_TABLES', 'table', 'm
 import csv
 from importlib.resources import files
 
+from .arguments import check_kind, check_number
 from .checks import unknown_name
 from .renames import renamed
 
@@ -45,20 +46,20 @@ def method_label(name: str,  # the method's name in the paper, such as "TRADES"
                  ) -> str:  # for example "TRADES(beta=6)" or "RST(lambda=.5)"
     "The label of a table row, with numbers written as the paper writes them."
     if not strength: return name
-    inside = ",".join(f"{key}={value:g}".replace("=0.", "=.") for key, value in strength.items())
+    inside = ",".join(f"{key}={check_number(key, value):g}".replace("=0.", "=.") for key, value in strength.items())
     return f"{name}({inside})"
 
 
 def published_label(printed: str,  # a label as it is printed
                     ) -> str:  # the same row in the package's spelling
     "The package's label for a printed one, with the known misprint put right."
-    return _MISPRINTS.get(printed, printed)
+    return _MISPRINTS.get(check_kind("label", printed, str), printed)
 
 
 def label_order(label: str,  # of a row, such as "TRADES(beta=6)"
                 ) -> tuple[int, str]:  # to sort by: the method's place in every table, then the label; other methods come last
     "Where a row stands in the paper's tables, for sorting."
-    name = label.split("(")[0]
+    name = check_kind("label", label, str).split("(")[0]
     return ORDER.index(name) if name in ORDER else len(ORDER), label
 
 # %% ../nbs/00b_paper.ipynb #6d115849
@@ -74,7 +75,8 @@ def published_row(dataset: str,  # "mnist", "svhn", "cifar10", "resimagenet"
                   dropout: bool = False,  # the row with dropout added, from the dropout study
                   ) -> dict | None:  # the printed row (values in percent) with its table number under "table", or None
     "The paper's row for a run; accuracies in percent, Lipschitz as in Eq. (3). `ValueError` for an attack that the paper does not have."
-    if attack not in ROW_TABLES: raise unknown_name("attack", attack, list(ROW_TABLES))
+    check_kind("dropout", dropout, bool)
+    if not isinstance(attack, str) or attack not in ROW_TABLES: raise unknown_name("attack", attack, list(ROW_TABLES))
     numbers = () if dropout else ROW_TABLES[attack]
     for number in (*numbers, DROPOUT_TABLES[attack]):
         for row in table(number):
@@ -90,5 +92,5 @@ def separation_row(dataset: str,  # "mnist", "svhn", "cifar10" or "resimagenet"
         if DATASET_NAMES[row["dataset"]] == dataset: return row
     return None
 
-# %% ../nbs/00b_paper.ipynb #5f25146f
+# %% ../nbs/00b_paper.ipynb #b3990a2e
 __getattr__ = renamed(__name__, {"TABLES": "robustacc.paper._TABLES", "MISPRINTS": "robustacc.paper._MISPRINTS"})

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Picture', 'read_picture', 'read_pictures', 'picture_files', 'PictureFolder', 'read_folder']
 
-# %% ../nbs/000d_pictures.ipynb #21347424
+# %% ../nbs/000d_pictures.ipynb #822c7203
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-# %% ../nbs/000d_pictures.ipynb #b546f436
+from .arguments import check_count, check_kind, check_path
+
+# %% ../nbs/000d_pictures.ipynb #f6862fbe
 @contextmanager
 def _named(path: Path, trouble: str):
     "Whatever Pillow raises becomes an error that begins with the path."
@@ -31,11 +33,11 @@ def _named(path: Path, trouble: str):
         raise error if error.filename else OSError(error.errno, error.strerror, str(path)) from error
     except Exception as error: raise ValueError(f"{path} {trouble}: {error or type(error).__name__}") from error
 
-# %% ../nbs/000d_pictures.ipynb #ff9461bc
+# %% ../nbs/000d_pictures.ipynb #7da26cf2
 _FORMATS = ("JPEG", "PNG", "BMP", "DIB", "GIF", "WEBP", "TIFF", "PPM", "TGA", "JPEG2000")
 _ENDINGS = (".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".tga", ".jp2")
 
-# %% ../nbs/000d_pictures.ipynb #8a7b9da1
+# %% ../nbs/000d_pictures.ipynb #26641719
 class _Stored(NamedTuple):
     "A decoded picture, and what its file says about it."
     picture: object  # PIL.Image.Image
@@ -59,7 +61,7 @@ def _stored(path: Path, stream) -> _Stored:
     picture.load()
     return _Stored(picture, orientation if isinstance(orientation, int) else 1, bits, notes)
 
-# %% ../nbs/000d_pictures.ipynb #5f1b2f91
+# %% ../nbs/000d_pictures.ipynb #b26105d4
 def _eight_bits(path: Path, stored: _Stored):
     "A picture with at most eight bits a channel; `ValueError` where nobody can know which value is white."
     from PIL import Image
@@ -78,7 +80,7 @@ def _eight_bits(path: Path, stored: _Stored):
     if clear is not None: small.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return small
 
-# %% ../nbs/000d_pictures.ipynb #8e134b3a
+# %% ../nbs/000d_pictures.ipynb #03d63fb7
 _TURNS = {2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
           8: "ROTATE_90"}  # what brings a picture with this EXIF orientation upright
 
@@ -101,7 +103,7 @@ def _plain(picture, channels: int, background: str | None, notes: list[str]):
     if any((bands[0] != other).any() for other in bands[1:]): notes.append("colours were turned grey")
     return rgb.convert("L")
 
-# %% ../nbs/000d_pictures.ipynb #e7a6cbbd
+# %% ../nbs/000d_pictures.ipynb #2eac1843
 def _resized(path: Path, picture, size: int):
     "The picture with a shorter side of `size`, as torchvision's `Resize` makes it."
     from PIL import Image
@@ -112,7 +114,7 @@ def _resized(path: Path, picture, size: int):
         raise ValueError(f"{path} is too large for a picture: {picture.size[0]} x {picture.size[1]} pixels with a shorter side of {size}")
     return picture.resize((size, longer) if picture.size[0] == short else (longer, size), Image.Resampling.BILINEAR)
 
-# %% ../nbs/000d_pictures.ipynb #9b7d0f2a
+# %% ../nbs/000d_pictures.ipynb #ae806008
 class Picture(NamedTuple):
     "The pixels of a picture file, and what was done to them."
     pixels: np.ndarray  # (c, h, w), uint8
@@ -122,17 +124,16 @@ class Picture(NamedTuple):
 def _check_options(size, channels, background) -> None:
     "`ValueError` for an option that no picture could be read with."
     from PIL import ImageColor
-    if size is not None and (isinstance(size, bool) or not isinstance(size, (int, np.integer)) or not 1 <= size <= 65_535):
-        raise ValueError(f"size {size!r}: it must be None or an integer of 1 to 65,535")
-    if isinstance(channels, bool) or channels not in (1, 3): raise ValueError(f"channels {channels!r}: it must be 1 or 3")
+    if size is not None: check_count("size", size, 1, 65_535)
+    if check_count("channels", channels, 1, 3) == 2: raise ValueError("channels 2: it must be 1 or 3")
     if background is None: return
     try: ImageColor.getrgb(background)
     except (ValueError, AttributeError, TypeError) as error:
         raise ValueError(f"background {background!r}: it must be None or the name of a colour, such as 'white' or '#808080'") from error
 
-# %% ../nbs/000d_pictures.ipynb #295b500c
+# %% ../nbs/000d_pictures.ipynb #9a47b241
 def read_picture(
-    path: str | os.PathLike,  # the file: JPEG, PNG, BMP, GIF, WebP, TIFF, PPM, TGA or JPEG 2000
+    path: str | Path,  # the file: JPEG, PNG, BMP, GIF, WebP, TIFF, PPM, TGA or JPEG 2000
     *,
     size: int | None = None,  # pixels of the shorter side, 1 to 65,535; None: as stored
     channels: int = 3,  # 3: red, green, blue; 1: grey
@@ -142,7 +143,7 @@ def read_picture(
     "The pixels of a picture file; `ValueError` names a file that is damaged, too large, or of unknown white; `OSError` one that can't be opened."
     from PIL import Image
     _check_options(size, channels, background)
-    path = Path(path)
+    path = check_path("path", path)
     with _named(path, "is truncated or corrupted, or no picture"), open(path, "rb") as stream: stored = _stored(path, stream)
     picture, notes = _eight_bits(path, stored), stored.notes
     with _named(path, "can't be converted"):
@@ -154,21 +155,22 @@ def read_picture(
     pixels = np.asarray(picture)
     return Picture(np.ascontiguousarray(pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)), tuple(notes))
 
-# %% ../nbs/000d_pictures.ipynb #e6ffc152
+# %% ../nbs/000d_pictures.ipynb #1929f2fa
 def read_pictures(
-    paths: Sequence[str | os.PathLike],  # the files
+    paths: Sequence[str | Path],  # the files, as a list or tuple
     **options: int | bool | str | None,  # as in `read_picture`
 ) -> Iterator[Picture]:  # one for each path, in their order
     "Read many pictures, decoded by several threads; the first file that can't be read ends it with its error."
+    paths = list(check_kind("paths", paths, list, tuple))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for at in range(0, len(paths), 256): yield from pool.map(partial(read_picture, **options), paths[at:at + 256])
 
-# %% ../nbs/000d_pictures.ipynb #7b7bb80d
+# %% ../nbs/000d_pictures.ipynb #b106b546
 def picture_files(
-    folder: str | os.PathLike,  # where to look, at any depth
+    folder: str | Path,  # where to look, at any depth
 ) -> list[str]:  # paths below the folder, with / between names, sorted folder by folder
     "The picture files of a folder, by their endings; hidden files and folders are left out."
-    folder, found, seen = Path(folder), [], set()
+    folder, found, seen = check_path("folder", folder), [], set()
     for place, below, files in os.walk(folder, followlinks=True):
         seen.add(os.path.realpath(place))
         below[:] = [name for name in below if name[0] != "." and os.path.realpath(os.path.join(place, name)) not in seen]
@@ -176,7 +178,7 @@ def picture_files(
         found += [(inner, file) for file in files if file[0] != "." and file.lower().endswith(_ENDINGS)]
     return [f"{inner}/{file}" if inner != "." else file for inner, file in sorted(found)]
 
-# %% ../nbs/000d_pictures.ipynb #323b62dc
+# %% ../nbs/000d_pictures.ipynb #89bef8b1
 def _class_files(folder: Path) -> tuple[list[str], list[str], list[int]]:
     "Class names, files below the folder, and the label of each file."
     if not folder.is_dir(): raise ValueError(f"folder {folder}: it must be a folder with a sub-folder of pictures for each class")
@@ -193,7 +195,7 @@ def _class_files(folder: Path) -> tuple[list[str], list[str], list[int]]:
         labels += [label] * len(inside)
     return classes, files, labels
 
-# %% ../nbs/000d_pictures.ipynb #186f70ab
+# %% ../nbs/000d_pictures.ipynb #c4f0a019
 @dataclass(frozen=True, eq=False)
 class PictureFolder:
     "The pictures of a folder as arrays, with the names of files and classes."
@@ -210,15 +212,15 @@ def _centre(pixels: np.ndarray, size: int | None) -> np.ndarray:
     top, left = (round((side - size) / 2) for side in pixels.shape[1:])
     return pixels[:, top:top + size, left:left + size]
 
-# %% ../nbs/000d_pictures.ipynb #133c6d4f
+# %% ../nbs/000d_pictures.ipynb #21cfe48f
 def read_folder(
-    folder: str | os.PathLike,  # one sub-folder of pictures for each class
+    folder: str | Path,  # one sub-folder of pictures for each class
     *,
     size: int | None = None,  # shrink the shorter side to so many pixels and keep the central square; None: as stored
     **options: int | bool | str | None,  # channels, upright and background, as in `read_picture`
 ) -> PictureFolder:
     "All pictures of a folder with one sub-folder per class; `ValueError` names the file or folder that is wrong."
-    folder, images, notes = Path(folder), None, Counter()
+    folder, images, notes = check_path("folder", folder), None, Counter()
     classes, files, labels = _class_files(folder)
     for i, picture in enumerate(read_pictures([folder / file for file in files], size=size, **options)):
         pixels = _centre(picture.pixels, size)

@@ -15,8 +15,8 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .augmentation import check_count
-from .checks import unknown_name
+from .arguments import check_count, check_kind, check_number
+from .checks import as_array, unknown_name
 from .methods import VARIANTS
 from .paper import method_label
 from .renames import renamed
@@ -38,12 +38,12 @@ class Sample:
         "Checksum of the examples."
         return sha256(self.step.astype("<i8").tobytes() + self.y.astype("<f8").tobytes()).hexdigest()
 
-# %% ../nbs/07_staircase.ipynb #d2a0f851
-def draw(n: int,  # number of examples, at least 1
+# %% ../nbs/07_staircase.ipynb #97c55128
+def draw(n: int,  # number of examples, 1 to 1,000,000,000
          seed: int,  # 0 to 2^32 - 1; 1 is the seed of the published notebook
          ) -> Sample:  # sorted by x and then y, each example counted once
     "A training set of the staircase; `ValueError` for a number or seed out of range."
-    n, rng = check_count("n", n, 1), np.random.RandomState(check_count("seed", seed, 0, 2**32 - 1))
+    n, rng = check_count("n", n, 1, 10**9), np.random.RandomState(check_count("seed", seed, 0, 2**32 - 1))
     stair = rng.choice(_STAIRS, p=_WEIGHTS, size=n)
     y = stair + _NOISE * rng.standard_normal(n)
     side = np.where(rng.random_sample(n) < .5, 1, -1)
@@ -62,7 +62,9 @@ def spline(x: ArrayLike,  # (...,) positions in [-2/3, 10 1/3]
            ) -> np.ndarray:  # (..., 34)
     "The 34 B-splines b(x), or their derivatives; a function of the model is `spline(x) @ theta`."
     from scipy.interpolate import BSpline
-    return BSpline(_KNOTS, np.eye(_FEATURES), 3)(np.asarray(x, dtype=float), derivative)
+    x = np.asarray(check_number("x", x) if np.ndim(x) == 0 else as_array(x, name="x"))
+    if x.dtype.kind not in "iuf": raise ValueError(f"x of type {x.dtype}: it must be numbers")
+    return BSpline(_KNOTS, np.eye(_FEATURES), 3)(x.astype(float), check_count("derivative", derivative, 0, 2))
 
 # %% ../nbs/07_staircase.ipynb #63559d42
 _LOW, _MID, _HIGH, _SLOPE, _STAND_IN, _Y, _LENGTH = np.eye(7)  # unit vectors: the entries of w
@@ -96,14 +98,7 @@ def _square(a: np.ndarray) -> np.ndarray:
     "The matrix (7, 7) of the form (a . w)^2."
     return np.outer(a, a)
 
-# %% ../nbs/07_staircase.ipynb #92305961
-def _check_number(name: str, value: float, positive: bool = False) -> None:
-    "A finite number of at least 0, or above 0."
-    number = not isinstance(value, bool) and isinstance(value, (int, float, np.number))
-    if not number or not 0 <= value < np.inf or (positive and value == 0):
-        raise ValueError(f"{name} {value!r}: it must be {'positive' if positive else '0 or more'}, and finite")
-
-# %% ../nbs/07_staircase.ipynb #c4533ef6
+# %% ../nbs/07_staircase.ipynb #969dd5ef
 @dataclass(frozen=True)
 class Method:
     "A training objective on the staircase. A subclass defines `forms`; `ValueError` for a variant or strength out of range."
@@ -112,7 +107,7 @@ class Method:
 
     def __post_init__(self):
         if self.variant not in VARIANTS: raise unknown_name("variant", self.variant, VARIANTS)
-        for name in ("beta", "lam"): _check_number(name, getattr(self, name, 0))
+        for name in ("beta", "lam"): check_number(name, getattr(self, name, 0), 0)
 
     label = property(lambda self: method_label(self.title), doc="The row's name.")
 
@@ -141,7 +136,7 @@ class AT(Method):
     title = "AT"
     forms = property(lambda self: np.array([_square(point - _Y) for point in _POINTS]))
 
-# %% ../nbs/07_staircase.ipynb #ab2293e4
+# %% ../nbs/07_staircase.ipynb #99468289
 @dataclass(frozen=True)
 class RST(Method):
     "Robust self-training on labelled data."
@@ -222,7 +217,7 @@ class _Local:
         if values[0] <= 0: return np.inf
         return self.exact - self.weighted + ((vectors.T @ self.gradient)**2 / values).sum() / 2
 
-# %% ../nbs/07_staircase.ipynb #5fd07312
+# %% ../nbs/07_staircase.ipynb #1a044903
 def _smooth_max(v: np.ndarray,  # (K, n)
                tau: float,  # temperature, positive
                ) -> tuple[np.ndarray, np.ndarray]:  # (n,), (K, n)
@@ -254,7 +249,7 @@ def _single_sums(v, g, share, tau, maps, edges) -> tuple:
     spread = _to_theta(maps, np.array(inner)) / tau if len(v) > 1 else 0
     return value @ share, v.max(0) @ share, a, spread
 
-# %% ../nbs/07_staircase.ipynb #5f668617
+# %% ../nbs/07_staircase.ipynb #6304af22
 def _local(theta: np.ndarray,  # (34,)
            sample: Sample,  # a training set
            method: Method,  # whose objective
@@ -315,7 +310,7 @@ class Solution:
     gap: float  # at most this far from the global minimum; infinite if not known
     tried: tuple[float, ...]  # the objective reached from each start
 
-# %% ../nbs/07_staircase.ipynb #bd307a52
+# %% ../nbs/07_staircase.ipynb #d1088b07
 def solve(method: Method,  # whose objective
           sample: Sample,  # a training set
           *,
@@ -324,7 +319,8 @@ def solve(method: Method,  # whose objective
           tau: float = .1,  # the first temperature, positive
           ) -> Solution:  # the best that was found
     "Minimise a method's objective; `ValueError` for a ridge or temperature that is not positive."
-    _check_number("ridge", ridge, positive=True), _check_number("tau", tau, positive=True)
+    check_number("ridge", ridge, 0, above=True), check_number("tau", tau, 0, above=True)
+    check_kind("method", method, Method), check_kind("sample", sample, Sample)
     sample, found, smooth = _moments(sample) if method.few else sample, [], len(method.forms) == 1
     for theta in starts:
         temperature = tau
@@ -380,6 +376,9 @@ def measure(theta: np.ndarray,  # (34,) coefficients of a fit
             sample: Sample,  # the training set, as drawn
             ) -> dict[str, float]:  # squared errors, their gaps, Lipschitz constants, by name
     "Errors on the training set and in expectation, generalisation gaps, Lipschitz constants."
+    theta = as_array(theta, name="theta")
+    check_kind("sample", sample, Sample)
+    if theta.shape != (_FEATURES,) or theta.dtype.kind not in "iuf": raise ValueError(f"theta of type {theta.dtype} and shape {theta.shape}: it must be ({_FEATURES},) numbers")
     maps, p = (_site_maps()[0] @ theta).T, _population()[1]
     low, mid, high = maps[:3]
     residuals = _describe(theta, sample)[:3] - sample.y
@@ -396,11 +395,12 @@ def measure(theta: np.ndarray,  # (34,) coefficients of a fit
 _RIDGES = (_RIDGE, .01)
 _CASES = (*STAIRCASE_METHODS, *(m for m in RELEASED if m.variant == "released"))
 
-# %% ../nbs/07_staircase.ipynb #0120e881
+# %% ../nbs/07_staircase.ipynb #d50a32a4
 def case_name(method: Method,  # with its strength and variant
               ridge: float,  # lambda of the fit, positive
               ) -> str:  # such as "RST(lambda=.5), ridge 0.1"
     "What a fit is called in records and tables."
+    check_kind("method", method, Method), check_number("ridge", ridge, 0, above=True)
     return f"{method.label}{', released' if method.variant == 'released' else ''}, ridge {ridge:g}"
 
 
@@ -420,7 +420,7 @@ def fit_all(n: int,  # size of the training set, at least 1
         fits[f"{method.label}, ridge {_RIDGE:g} n"] = found, measure(found.theta, sample)
     return fits
 
-# %% ../nbs/07_staircase.ipynb #c89d9f8e
+# %% ../nbs/07_staircase.ipynb #282834b5
 _PRIVATE = """STAIRS EPS NOISE X_NOISE WEIGHTS SITES KNOTS FEATURES PENALTY LOW MID HIGH SLOPE STAND_IN Y LENGTH POINTS RIDGE
             TOLERANCE RIDGES CASES site_maps describe product square Local smooth_max local moments newton places population
             expected_worst max_slope""".split()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .augmentation import check_count
+from .arguments import check_count, check_kind, check_number
 from .checks import as_array, check_labels, check_norm, unknown_name
 from .renames import renamed
 from .separation import nearest_other
@@ -35,7 +35,7 @@ def _metric(p: float | str) -> str:
     "scipy's name of the l-p metric."
     return {"2": "euclidean", "inf": "chebyshev"}[check_norm(p, name="p")]
 
-# %% ../nbs/02_theory.ipynb #933ae424
+# %% ../nbs/02_theory.ipynb #c6b12455
 def by_class(points: ArrayLike,  # (n, ...) points or images of any type
              labels: ArrayLike,  # (n,) whole numbers 0..C-1, every class present
              ) -> tuple[np.ndarray, ...]:  # one array (n_i, ...) for each class, in order
@@ -64,7 +64,7 @@ def class_distances(points: ArrayLike,  # (n, ...) float, or uint8 images (taken
                     ) -> np.ndarray:  # (n, C) float64, in units of the points ([0,1] for uint8)
     "dist(x, X^(i)) for every point x and class i, exact; `ValueError` for another p or for shapes that do not fit."
     p = float(check_norm(p, name="p"))
-    points, samples = _rows(points), [_rows(sample) for sample in samples]
+    points, samples = _rows(points), [_rows(sample) for sample in check_kind("samples", samples, list, tuple)]
     widths = {points.shape[1], *(sample.shape[1] for sample in samples)}
     if len(widths) > 1: raise ValueError(f"points and samples of different dimensions {sorted(widths)}: they must have the same")
     if all(array.dtype == np.uint8 for array in [points, *samples]):
@@ -78,14 +78,14 @@ def separation_radius(samples: Sequence[ArrayLike],  # C >= 2 arrays (n_i, ...),
                       p: float | str = np.inf,  # the metric: inf or 2
                       ) -> float:  # r, in units of the points; 0 if two classes share a point
     "The largest r for which the classes are r-separated (Definition 2); `ValueError` for fewer than two classes."
-    if len(samples) < 2: raise ValueError(f"samples of {len(samples)} class: they must be of at least 2 classes")
+    if len(check_kind("samples", samples, list, tuple)) < 2: raise ValueError(f"samples of {len(samples)} class: they must be of at least 2 classes")
     return min(class_distances(sample, samples[i + 1:], p=p).min() for i, sample in enumerate(samples[:-1])) / 2
 
 # %% ../nbs/02_theory.ipynb #0699b762
 def _check_radius(r: float) -> None:
     "A separation radius that means something."
-    if isinstance(r, bool) or not isinstance(r, (int, float, np.number)) or not 0 < r < np.inf:
-        raise ValueError(f"r {r!r}: it must be positive and finite (classes that touch are not separated)")
+    try: check_number("r", r, 0, above=True)
+    except ValueError as error: raise ValueError(f"{error}: it must be positive (classes that touch are not separated)") from None
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class ClassDistance:
         "Eq. (2): the nearest class, the lowest one on ties."
         return self.f(points).argmin(1)
 
-# %% ../nbs/02_theory.ipynb #4646f951
+# %% ../nbs/02_theory.ipynb #10615556
 def _class_margin(self,
                   points: ArrayLike,  # (n, ...) float, or uint8 images
                   labels: ArrayLike,  # (n,) 0..C-1
@@ -187,11 +187,19 @@ def _move_l2(x, radius, kind, rng, towards, away) -> np.ndarray:
     if kind == "random": radius = radius * rng.uniform(size=(len(x), 1)) ** (1 / x.shape[1])
     return x + step * (radius / np.maximum(length, 1e-300))
 
-# %% ../nbs/02_theory.ipynb #62f5cf18
+# %% ../nbs/02_theory.ipynb #68050f99
+def _radii(radius: ArrayLike, n: int) -> np.ndarray:
+    "A radius for each of n points, as a column (n, 1)."
+    if np.ndim(radius) == 0: return np.full((n, 1), check_number("radius", radius))
+    radius = as_array(radius, name="radius")
+    if radius.shape != (n,) or radius.dtype.kind not in "iuf": raise ValueError(f"radius of type {radius.dtype} and shape {radius.shape}: it must be a number or ({n},) numbers")
+    return radius[:, None]
+
+
 def _check_move(x: np.ndarray, radius: np.ndarray, kind: str, p: float, towards, away) -> None:
     "`ValueError` for a kind of move, radius or target that does not fit the points."
     if kind not in _KINDS: raise unknown_name("kind", kind, _KINDS)
-    if not (radius >= 0).all(): raise ValueError(f"radius {radius.min()}: it must not be negative")
+    if not (radius >= 0).all() or not np.isfinite(radius).all(): raise ValueError(f"radius {radius.min()}: it must not be negative, and must be finite")
     if x.dtype == np.uint8 and (p == 2 or (radius % 1).any()): raise ValueError("radius of uint8 points: it must be whole grey levels, in l-infinity")
     if kind in ("towards", "squeeze") and towards is None: raise ValueError(f"towards None: it must be given for kind {kind!r}")
     if kind == "squeeze" and away is None: raise ValueError("away None: it must be given for kind 'squeeze'")
@@ -208,7 +216,7 @@ def _perturb(points: ArrayLike,  # (n, ...) float, or uint8 images
              ) -> np.ndarray:  # (n, d) moved points, of the points' kind (uint8 or float64)
     "One moved copy of every point inside its closed ball; `ValueError` for a kind, metric or radius that does not fit."
     x, p = _rows(points), float(check_norm(p, name="p"))
-    radius, whole = np.broadcast_to(np.asarray(radius), (len(x),))[:, None], x.dtype == np.uint8
+    radius, whole = _radii(radius, len(x)), x.dtype == np.uint8
     _check_move(x, radius, kind, p, towards, away)
     dtype = np.int16 if whole else np.float64
     others = [None if other is None else _rows(other).astype(dtype) for other in (towards, away)]
@@ -248,7 +256,8 @@ def check_lemma(classifier: ClassDistance | SignedDistance,  # f, its margin and
                 seed: int = 0,  # at least 0, of the moves
                 ) -> _LemmaCheck:  # slope and margin, and the conditions `lipschitz`, `apart`, `holds` at every point
     "Measure the conditions of Lemma 4.1 (for `ClassDistance`) or Lemma 4.3 (for `SignedDistance`) at labelled points."
-    rows, kinds = _rows(points), [("vertex", "random")[i % 2] for i in range(check_count("tries", tries, 1))]
+    check_kind("classifier", classifier, ClassDistance, SignedDistance)
+    rows, kinds = _rows(points), [("vertex", "random")[i % 2] for i in range(check_count("tries", tries, 1, 10_000))]
     x = rows / 255 if rows.dtype == np.uint8 else rows
     moved = [_perturb(x, classifier.r, kind, p=classifier.p, seed=check_count("seed", seed, 0) + i) for i, kind in enumerate(kinds)]
     slope = [_lipschitz_ratios(classifier.f, x, other, p=classifier.p) for other in moved]
@@ -270,12 +279,20 @@ def astute(g: Callable,  # points (n, d) -> labels (n,)
     labels, given = as_array(labels, name="labels"), dict(random=True, vertex=True, towards=towards is not None)
     kinds = [kind for kind in _KINDS if given.get(kind, towards is not None and away is not None)]
     stands = np.asarray(g(_rows(points))) == labels
-    for i, kind in ((i, kind) for i in range(check_count("tries", tries, 1)) for kind in kinds):
+    for i, kind in ((i, kind) for i in range(check_count("tries", tries, 1, 10_000)) for kind in kinds):
         moved = _perturb(points, radius, kind, p=p, towards=towards, away=away, seed=check_count("seed", seed, 0) + i)
         stands &= np.asarray(g(moved)) == labels
     return stands
 
 # %% ../nbs/02_theory.ipynb #b5727cef
+def _span(span: tuple[float, float]) -> tuple[float, float]:
+    "Two ends in ascending order, from 0."
+    if not isinstance(span, (tuple, list)) or len(span) != 2: raise ValueError(f"span {span!r}: it must be two numbers")
+    low, high = (check_number("span", end, 0) for end in span)
+    if low >= high: raise ValueError(f"span {span!r}: its ends must ascend")
+    return low, high
+
+# %% ../nbs/02_theory.ipynb #787bc6eb
 def spiral(n: int,  # number of points, at least 2, half of them in each class
            *,
            form: str = "antipodal",  # "antipodal" (Figure 3), or "printed" (Appendix A.0.1)
@@ -286,7 +303,7 @@ def spiral(n: int,  # number of points, at least 2, half of them in each class
     "Two interleaved spirals (Figure 3, Appendix A.0.1); `ValueError` for another form."
     if form not in ("antipodal", "printed"): raise unknown_name("form", form, ("antipodal", "printed"))
     n, rng = check_count("n", n, 2), np.random.default_rng(check_count("seed", seed, 0))
-    x, (u, v) = rng.uniform(*span, n), rng.uniform(0, noise, (2, n))
+    x, (u, v) = rng.uniform(*_span(span), n), rng.uniform(0, check_number("noise", noise, 0), (2, n))
     y = np.where(np.arange(n) < n // 2, -1, 1)
     arm = np.stack([-x * np.cos(x) + u, x * np.sin(x) + v], 1)
     turned = -arm if form == "antipodal" else np.stack([-x * np.cos(x) + u, -x * np.sin(x) + v], 1)
@@ -347,18 +364,29 @@ def spiral_support(*, span: tuple[float, float] = (np.pi / 2, 4.33 * np.pi),  # 
                    grid: int = 50_000,  # at least 2: points on each curve
                    ) -> _TubeDistance:  # f and g on the supports; r is a lower bound, exact in the limit of the grid
     "Theorem 4.4 on the supports of the antipodal `spiral`; `ValueError` if they are not separated."
-    x = np.linspace(*span, check_count("grid", grid, 2))
+    x = np.linspace(*_span(span), check_count("grid", grid, 2))
+    check_number("noise", noise, 0)
     curve = np.stack([-x * np.cos(x), x * np.sin(x)], 1) + noise / 2
     unseen = abs(np.diff(curve, axis=0)).max() / 2
     r = separation_radius([curve, -curve]) - noise / 2 - 2 * unseen
     return _TubeDistance(-curve, curve, r, width=noise / 2)
 
 # %% ../nbs/02_theory.ipynb #4c20c7a9
+def _image_rows(queries, margins: ClassMargins, reference, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "Queries, reference and its labels as rows of uint8, to which the margins must belong."
+    queries, reference = _rows(queries), _rows(reference)
+    if queries.dtype != np.uint8 or reference.dtype != np.uint8 or queries.shape[1] != reference.shape[1]:
+        raise ValueError(f"queries of {queries.dtype} {queries.shape}, reference of {reference.dtype} {reference.shape}: they must be uint8 images of one size")
+    if len(check_kind("margins", margins, ClassMargins).label) != len(queries) or max(margins.nearest.max(), margins.other.max()) >= len(reference):
+        raise ValueError(f"margins of {len(margins.label)} queries: they must belong to the {len(queries)} queries and {len(reference)} reference images given")
+    return queries, reference, check_labels(labels, len(reference), name="reference_labels", negative=True)
+
+
 def _levels(radius) -> np.ndarray:
     "The largest whole number of grey levels strictly below each certified radius (n,); -1 for radius 0."
     return (np.rint(510 * np.asarray(radius)).astype(int) - 1) // 2
 
-# %% ../nbs/02_theory.ipynb #122ef9f0
+# %% ../nbs/02_theory.ipynb #a13d2d80
 def falsify(queries: ArrayLike,  # (n, ...) uint8 images
             margins: ClassMargins,  # their certificates
             reference: ArrayLike,  # (m, ...) uint8 training images
@@ -369,15 +397,16 @@ def falsify(queries: ArrayLike,  # (n, ...) uint8 images
             seed: int = 0,  # at least 0, of the moves
             ) -> dict[str, tuple[int, int]]:  # for each kind of move: how many were tried, how many predictions it changed
     "Try to change certified predictions of the plug-in g (l-infinity) from inside their certified radius."
-    queries, reference = _rows(queries), _rows(reference)
-    levels, counts = np.floor(scale * _levels(margins.radius)).astype(int), {}
+    (queries, reference, owner), counts = _image_rows(queries, margins, reference, reference_labels), {}
+    check_count("draws", draws, 1, 10_000), check_count("seed", seed, 0)
+    levels = np.floor(check_number("scale", scale, 0, 1000, above=True) * _levels(margins.radius)).astype(int)
     tried = np.flatnonzero(levels >= 1)
     near, far = (reference[index[tried]] for index in (margins.nearest, margins.other))
     for kind in _KINDS if len(tried) else ():
         broken = 0
-        for i in range(check_count("draws", draws, 1)):
+        for i in range(draws):
             moved = _perturb(queries[tried], levels[tried], kind, towards=far, away=near, seed=seed + i)
-            after = class_margins(moved, reference, reference_labels)
+            after = class_margins(moved, reference, owner)
             broken += int(((after.label != margins.label[tried]) | (after.radius == 0)).sum())
         counts[kind] = (draws * len(tried), broken)
     return counts
@@ -388,8 +417,9 @@ def certified_accuracy(margins: ClassMargins,  # predictions and radii
                        radii: ArrayLike,  # (k,) radii in units of the points, at least 0
                        ) -> np.ndarray:  # (k,) fractions in [0,1], not increasing in the radius
     "Fraction of queries that are correct with a certified radius above each given one: a lower bound of the astuteness."
-    right = margins.correct(labels)
-    return np.array([(right & (margins.radius > t)).mean() for t in np.atleast_1d(radii)])
+    right, radii = check_kind("margins", margins, ClassMargins).correct(labels), as_array(radii, name="radii")
+    if radii.ndim != 1 or radii.dtype.kind not in "iuf" or not (radii >= 0).all(): raise ValueError("radii: they must be numbers of at least 0, in one dimension")
+    return np.array([(right & (margins.radius > t)).mean() for t in radii])
 
 # %% ../nbs/02_theory.ipynb #cefe2721
 def withstood(queries: ArrayLike,  # (n, ...) uint8 images
@@ -403,8 +433,10 @@ def withstood(queries: ArrayLike,  # (n, ...) uint8 images
               seed: int = 0,  # at least 0, of the moves
               ) -> np.ndarray:  # (k, n) bool: strictly correct under every move tried, up to each radius
     "Attack the plug-in g (l-infinity); the mean over images is an upper bound of the astuteness at each radius."
-    if list(levels) != sorted(levels): raise ValueError(f"levels {list(levels)}: they must ascend")
-    queries, reference = _rows(queries), _rows(reference)
+    levels = [check_count("levels", level, 0, 255) for level in as_array(levels, name="levels").ravel()]
+    if levels != sorted(levels): raise ValueError(f"levels {levels}: they must ascend")
+    check_count("draws", draws, 1, 10_000), check_count("seed", seed, 0)
+    queries, reference, owner = _image_rows(queries, margins, reference, reference_labels)
     labels = check_labels(labels, len(queries), negative=True)
     stands, rows = margins.correct(labels), []
     for level in levels:
@@ -413,7 +445,7 @@ def withstood(queries: ArrayLike,  # (n, ...) uint8 images
             left = np.flatnonzero(stands)
             if not len(left): break
             moved = _perturb(queries[left], level, kind, towards=reference[far[left]], away=reference[near[left]], seed=seed + i)
-            after = class_margins(moved, reference, reference_labels)
+            after = class_margins(moved, reference, owner)
             stands[left], near[left], far[left] = after.correct(labels[left]), after.nearest, after.other
         rows.append(stands.copy())
     return np.array(rows)
@@ -426,7 +458,7 @@ def box_certified(queries: ArrayLike,  # (n, ...) uint8 images, correctly classi
                   eps: float,  # l-infinity radius in [0, 1]
                   ) -> np.ndarray:  # (n,) bool: the prediction is constant on the ball within the pixel range [0,1]
     "Certificate of the plug-in g against moves of at most eps that stay in the pixel range; never weaker than the radius."
-    queries, reference, owner, levels = _rows(queries), _rows(reference), np.asarray(reference_labels), 255 * eps
+    (queries, reference, owner), levels = _image_rows(queries, margins, reference, reference_labels), 255 * check_number("eps", eps, 0, 1)
     certified = np.zeros(len(queries), bool)
     for i, x in enumerate(queries.astype(np.float64)):
         low, high = np.maximum(x - levels, 0), np.minimum(x + levels, 255)
@@ -439,17 +471,16 @@ def box_certified(queries: ArrayLike,  # (n, ...) uint8 images, correctly classi
 @dataclass(frozen=True)
 class WeakFeatures:
     "The distribution of Tsipras et al. (2019), Section 4.2: one strong feature that may be wrong and many weak Gaussian ones."
-    n_weak: int  # k = d - 1, at least 1
+    n_weak: int  # k = d - 1, 1 to 1,000,000
     mean: float  # eta: weak features have mean eta * y and variance 1
     flip: float = .05  # q in [0, 1/2]: how often the first feature has the wrong sign
 
     def __post_init__(self):
-        check_count("n_weak", self.n_weak, 1)
-        if not 0 <= self.flip <= .5: raise ValueError(f"flip {self.flip}: it must lie in [0, 1/2]")
+        check_count("n_weak", self.n_weak, 1, 1_000_000), check_number("mean", self.mean, -1e6, 1e6), check_number("flip", self.flip, 0, .5)
 
     def sample(self, n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:  # n and seed at least 0 -> (n, 1 + n_weak), (n,)
         "Points and their labels of -1 and +1."
-        rng = np.random.default_rng(seed)
+        n, rng = check_count("n", n, 1, 10**9), np.random.default_rng(check_count("seed", seed, 0))
         y = rng.choice([-1, 1], n)
         first = np.where(rng.random(n) < self.flip, -y, y)
         return np.column_stack([first, rng.normal(size=(n, self.n_weak)) + self.mean * y[:, None]]), y
@@ -489,6 +520,6 @@ def _sample_size_for(world: WeakFeatures,  # the distribution
     "How many points a sample needs to hold, with probability 1/2, two of opposite labels within t (pairs taken as independent)."
     return (np.log(4 * np.log(2)) - _log_close_pair(world, t)) / 2 / np.log(10)
 
-# %% ../nbs/02_theory.ipynb #6cfe6a46
+# %% ../nbs/02_theory.ipynb #4e3f9728
 _PRIVATE = ("KINDS", "LemmaCheck", "TubeDistance", "linear_radius", "perturb", "lipschitz_ratios", "weighted_accuracy", "log_close_pair", "sample_size_for")
 __getattr__ = renamed(__name__, {name: f"robustacc.theory._{name}" for name in _PRIVATE})
