@@ -132,7 +132,7 @@ class APGD(Attack):
         start = start_point(images, threat, start=self.start, index=key.index, seed=key.seed, stream=key.stream)
         return _auto_ascend(goal, images, start, threat, steps=self.steps, momentum=self.momentum, rho=self.rho, key=key)
 
-    def search(self, model, images, labels, threat, key):
+    def search(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
         "The attacked images of a batch; called by `Attack.__call__`."
         with torch.no_grad(): clean = model(images)
         goal = Goal(model, self.loss, labels, clean=clean)
@@ -147,7 +147,7 @@ class APGDTargeted(APGD):
     n_targets: int = 9  # target classes; all wrong ones where there are fewer
     name = "apgd-t"
 
-    def search(self, model, images, labels, threat, key):
+    def search(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
         "The attacked images of a batch; called by `Attack.__call__`."
         if self.loss == "kl": raise ValueError("loss 'kl' has no targets. Allowed: ce, margin, cw, dlr")
         with torch.no_grad(): logits = model(images)
@@ -195,7 +195,7 @@ class Square(Attack):
     name = "square"
 
     @torch.no_grad()
-    def search(self, model, images, labels, threat, key):
+    def search(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
         "The attacked images of a batch; called by `Attack.__call__`."
         if threat.norm != "inf": raise ValueError(f"norm {threat.norm!r}: Square searches the l-infinity ball only")
         if images.dim() != 4: raise ValueError(f"images of shape {tuple(images.shape)}: Square needs (n, c, h, w)")
@@ -242,7 +242,7 @@ class PeerAutoAttack(Attack):
     version: str = "standard"  # "standard", "rand" or "plus", as the library calls them
     name, bare = "peer-autoattack", True
 
-    def search(self, model, images, labels, threat, key):
+    def search(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
         "The attacked images of a batch; called by `Attack.__call__`."
         import torchattacks
         with torch.no_grad(): classes = check_logits(logits_of(model(images)), labels, key.index).shape[1]
@@ -250,6 +250,6 @@ class PeerAutoAttack(Attack):
         peer = torchattacks.AutoAttack(model, norm=norm, eps=threat.eps, version=self.version, n_classes=classes, seed=key.seed)
         return threat.project(peer(images, labels).detach(), images)
 
-# %% ../nbs/03b_strong_attacks.ipynb #5f79c437
+# %% ../nbs/03b_strong_attacks.ipynb #e53cbfe2
 __getattr__ = renamed(__name__, {"auto_ascend": "robustacc.strong_attacks._auto_ascend", "square_side": "robustacc.strong_attacks._square_side",
                                  "HALVINGS": "robustacc.strong_attacks._HALVINGS", "Draw": "robustacc.noise.NoiseKey"})
