@@ -42,10 +42,10 @@ def _check_method(method) -> None:
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
             raise ValueError(f"{name} {value!r}: it must be 0 or more, and finite")
 
-# %% ../nbs/04_methods.ipynb #fbdd9fbc
+# %% ../nbs/04_methods.ipynb #449c7284
 @dataclass(frozen=True)
-class Method:
-    "A training objective: settings, and a per-example loss. A subclass defines `loss`."
+class _Settings:
+    "What all training objectives have in common but the call."
     variant: str = "paper"  # "paper": the printed equation; "released": what the published code computes
     steps: int = 10  # steps of the inner ascent, where there is one
     step: float = 1 / 5  # their size as a fraction of eps
@@ -68,6 +68,10 @@ class Method:
         "The cross-entropy that is minimised, smoothed where asked."
         hard, smooth = cross_entropy(logits, labels), self.label_smoothing
         return hard if smooth is None else (1 - smooth) * hard - smooth * at_least_float32(logits).log_softmax(1).mean(1)
+
+# %% ../nbs/04_methods.ipynb #ca287c35
+class Method(_Settings):
+    "A training objective: settings, and a per-example loss. A subclass is a frozen dataclass that defines `loss`."
 
     def __call__(self,
                  model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
@@ -265,5 +269,5 @@ def make_method(name: str,  # one of `METHODS`
         if name not in having: raise ValueError(f"method {name!r} has no {key} (given: {given[key]!r}); these have: {', '.join(having)}")
     return METHODS[name](variant=variant, dtype=dtype, label_smoothing=label_smoothing, **given)
 
-# %% ../nbs/04_methods.ipynb #b3d680b3
+# %% ../nbs/04_methods.ipynb #523cb49f
 __getattr__ = renamed(__name__, {"Draw": "robustacc.noise.NoiseKey", "inner_pgd": "robustacc.methods._inner_pgd", "linearity_error": "robustacc.methods._linearity_error"})
