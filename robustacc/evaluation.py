@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['channels_last', 'pixel_batches', 'check_inputs', 'correct', 'Robustness', 'evaluate_robustness', 'robust']
 
-# %% ../nbs/03_evaluation.ipynb #e5170c87
+# %% ../nbs/03_evaluation.ipynb #088ed3ce
 import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -29,7 +29,7 @@ def _batch_size(batch_size: int | None, device: str) -> int:
         raise ValueError(f"batch_size {batch_size!r}: it must be 1 or more, or None (an integer)")
     return batch_size
 
-# %% ../nbs/03_evaluation.ipynb #e51bcc64
+# %% ../nbs/03_evaluation.ipynb #45b91c03
 @contextmanager
 def channels_last(model: Callable,  # any map from images to logits; nothing is done to one that is no `nn.Module`
                   device: str,  # where it is
@@ -44,7 +44,7 @@ def channels_last(model: Callable,  # any map from images to logits; nothing is 
     finally:
         for weight, was in zip(weights, stored): weight.data = was
 
-# %% ../nbs/03_evaluation.ipynb #7fab29cb
+# %% ../nbs/03_evaluation.ipynb #1b0103a0
 def pixel_batches(images: np.ndarray,  # (n, ...) uint8, or floats in [0, 1], as `check_images` returns them
                   labels: np.ndarray,  # (n,) int64
                   index: np.ndarray,  # places of the wanted examples
@@ -69,13 +69,15 @@ def check_inputs(model: Callable,  # images (n, ...) in [0, 1] -> logits (n, C)
                  stochastic: bool = False,  # the model is meant to be random: its answers are not compared
                  ) -> tuple[np.ndarray, np.ndarray]:  # images and int64 labels; zeros if there are none
     "What a measure gets; `ValueError` for what is no model, no images or no labels, and for a model whose answers change."
+    try: torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error: raise ValueError(f"device {device!r}: it must be one that this machine has, such as 'cpu' ({str(error).splitlines()[0]})") from error
     images = check_images(images, scan=False)
     labels = np.zeros(len(images), dtype=np.int64) if labels is None else check_labels(labels, len(images))
     check_model(model)
     if not stochastic: check_repeatable(model, next(pixel_batches(images, labels, np.arange(min(8, len(images))), device=device))[0])
     return images, labels
 
-# %% ../nbs/03_evaluation.ipynb #8277df40
+# %% ../nbs/03_evaluation.ipynb #edf401e9
 def _right(model: Callable, images: Tensor, labels: Tensor, index: Tensor) -> np.ndarray:
     "Which images of a batch are classified correctly (n,), in eval mode."
     with frozen(model) as ask, torch.no_grad():
@@ -110,7 +112,7 @@ def _checked_points(points: Tensor, images: Tensor, threat: Threat, name: str, i
                          f"distance {float(threat.length(points - images)[row]):.6g}, eps {threat.eps:g}")
     return check_pixels(points, index)
 
-# %% ../nbs/03_evaluation.ipynb #6849eacc
+# %% ../nbs/03_evaluation.ipynb #aabd5579
 @dataclass(frozen=True)
 class Robustness:
     "Per-example outcomes of several attacks."
@@ -151,7 +153,7 @@ def _named_attacks(attacks) -> dict[str, Callable]:
     if not named: raise ValueError("no attacks: name at least one")
     return named
 
-# %% ../nbs/03_evaluation.ipynb #e594f167
+# %% ../nbs/03_evaluation.ipynb #7d563725
 def evaluate_robustness(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
                         images: ArrayLike,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
                         labels: ArrayLike,  # (n,) integers in 0..C-1: array, tensor or list

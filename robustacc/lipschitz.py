@@ -37,14 +37,14 @@ def lipschitz_ratio(logits: Tensor,  # (n, C) f(x)
     distance = torch.linalg.vector_norm((images - moved + offset).flatten(1), ord=q, dim=1)
     return change / distance.clamp_min(1e-12)
 
-# %% ../nbs/03a_lipschitz.ipynb #5b863c85
+# %% ../nbs/03a_lipschitz.ipynb #836e9cb8
 def _order(p: float | str, name: str) -> float:
     "A norm as a number of 1 or more: 2, \"L1\", \"inf\"."
     if isinstance(p, str): p = 1. if p.strip().casefold() in ("1", "l1") else float(check_norm(p, name=name))
     if isinstance(p, bool) or not isinstance(p, numbers.Real) or not p >= 1: raise ValueError(f"{name} {p!r}: it must be 1 or more, or inf")
     return float(p)
 
-# %% ../nbs/03a_lipschitz.ipynb #d0a965d1
+# %% ../nbs/03a_lipschitz.ipynb #f8c45c0b
 def _check_search(search) -> None:
     "Settings of a `LocalLipschitz` with one spelling of each norm; `ValueError` for what is not allowed."
     for name, allowed in (("keep", ("best", "final")), ("variant", ("paper", "released")), ("normalise", ("none", "margin"))):
@@ -98,7 +98,7 @@ class LocalLipschitz:
         _check_place(self, model, threat)
         images = ordinary(images.detach())
         start = start_point(images, threat, start="gaussian", index=torch.arange(len(images), device=images.device) if index is None else index, seed=seed)
-        with frozen(model) as ask: return _ascend_ratio(self, ask, images, start, threat)
+        with torch.autocast(images.device.type, enabled=False), frozen(model) as ask: return _ascend_ratio(self, ask, images, start, threat)
 
     def __call__(self,
                  model: Callable,  # images (n, ...) in [0, 1] -> logits (n, C)
@@ -110,7 +110,7 @@ class LocalLipschitz:
                  ) -> Tensor:  # (n,) in logits per pixel unit
         "Values of the quotient where the search ends."
         found = self.find(model, images, threat, index=index, seed=seed)
-        with frozen(model) as ask, torch.no_grad(): logits, moved = ask(images), ask(found)
+        with torch.autocast(images.device.type, enabled=False), frozen(model) as ask, torch.no_grad(): logits, moved = ask(images), ask(found)
         values = lipschitz_ratio(logits, moved, images, found, p=self.p, q=self.q, offset=1e-6 if self.variant == "released" else 0.)
         return values if self.normalise == "none" else 2 * values / top_two_margin(logits)
 
@@ -136,6 +136,7 @@ def local_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits 
                     ) -> np.ndarray:  # (n,) float64, in logits per pixel unit (normalised: in 1 per pixel unit)
     "The empirical Lipschitz constant of Eq. (3), per example."
     from tqdm import tqdm
+    if not isinstance(search, LocalLipschitz): raise ValueError(f"search {search!r}: it must be a LocalLipschitz, such as LocalLipschitz()")
     threat = Threat(eps, search.q)
     images, labels = check_inputs(model, images, device=device, stochastic=stochastic)
     n, values = len(images), np.zeros(len(images))
