@@ -22,7 +22,7 @@ from .guard import MODES, frozen, input_gradient, ordinary
 from .noise import NoiseKey, counter_normal, counter_uniform
 from .renames import renamed
 
-# %% ../nbs/03_attacks.ipynb #f3dadc5e
+# %% ../nbs/03_attacks.ipynb #d4f0cd8b
 def per_example(values: Tensor,  # (n,) one number per example
                 like: Tensor,  # (n, ...) what they shall broadcast over
                 ) -> Tensor:  # (n, 1, ...)
@@ -62,7 +62,7 @@ class Threat:
         if self.norm == "inf": return gradient.sign()
         return gradient / per_example(self.length(gradient).clamp_min(1e-12), gradient)
 
-# %% ../nbs/03_attacks.ipynb #de9d5f21
+# %% ../nbs/03_attacks.ipynb #42ca02eb
 def check_threat(threat: Threat,  # what a user passed
                  ) -> Threat:  # the same
     "`ValueError` for anything that is no `Threat`, with what to write instead."
@@ -95,7 +95,7 @@ def margin(logits: Tensor,  # (n, C)
     if targets is not None: return logits.gather(1, targets[:, None]).squeeze(1) - own
     return logits.scatter(1, labels[:, None], -math.inf).amax(1) - own
 
-# %% ../nbs/03_attacks.ipynb #4b3db64f
+# %% ../nbs/03_attacks.ipynb #640cb48f
 def carlini_wagner(logits: Tensor,  # (n, C)
                    labels: Tensor,  # (n,) the true classes
                    targets: Tensor | None = None,  # (n,) the target classes; None: the strongest wrong class
@@ -252,7 +252,19 @@ def _check_settings(attack) -> None:
     if getattr(attack, "restarts", 1) > 1 and getattr(attack, "start", "") == "none":
         raise ValueError(f"restarts {attack.restarts} with start 'none': every restart would be the same")
 
-# %% ../nbs/03_attacks.ipynb #a4a39725
+# %% ../nbs/03_attacks.ipynb #425c688a
+def _entered(images, labels, threat: Threat, index: Tensor | None, check: bool) -> tuple[Tensor, Tensor, Tensor]:
+    "Images, labels and places as tensors on one device that can take part in a gradient, checked if asked for."
+    if check and not isinstance(images, Tensor): images = torch.as_tensor(as_array(images, name="images"))
+    if check:
+        checked = check_labels(labels, len(images))
+        if not (isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.device == images.device): labels = torch.as_tensor(checked, device=images.device)
+    images, labels = ordinary(images.detach()), ordinary(labels)
+    index = torch.arange(len(images), device=images.device) if index is None else index
+    if check: check_pixels(images, index)
+    return images, labels, index
+
+# %% ../nbs/03_attacks.ipynb #a63f3796
 class Attack:
     "The frame of an attack: a subclass is a frozen dataclass of settings with a `name` and a `search`."
     mode, dtype, bare = "eval", None, False  # bare: the search gets the model itself, unchecked
@@ -271,21 +283,21 @@ class Attack:
                  check: bool = True,  # look at the input and at the model's first answer
                  ) -> Tensor:  # (n, ...) in the ball and in [0, 1]
         "Adversarial images. `ValueError` names what is wrong with model, images, labels or threat."
-        if check: images, labels = _checked_batch(images, labels, check_threat(threat))
-        images, labels = ordinary(images.detach()), ordinary(labels)
-        index = torch.arange(len(images), device=images.device) if index is None else index
-        if check: check_pixels(images, index)
+        images, labels, index = _entered(images, labels, check_threat(threat), index, check)
         if not len(images): return images
         with frozen(model, mode=self.mode, dtype=self.dtype) as ask:
             asked = model if self.bare else _checked_once(ask, labels, index) if check else ask
             return self.search(asked, images, labels, threat, NoiseKey(index, seed, stream))
 
-
-def _checked_batch(images, labels, threat: Threat) -> tuple[Tensor, Tensor]:
-    "Images and labels as tensors on one device."
-    if not isinstance(images, Tensor): images = torch.as_tensor(as_array(images, name="images"))
-    checked = check_labels(labels, len(images))
-    return images, labels if isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.device == images.device else torch.as_tensor(checked, device=images.device)
+    def search(self,
+               model: Callable,  # images (n, ...) -> logits (n, C); frozen, and with a graph
+               images: Tensor,  # (n, ...) in [0, 1], at least one
+               labels: Tensor,  # (n,) int64
+               threat: Threat,  # the balls
+               key: NoiseKey,  # of all random numbers
+               ) -> Tensor:  # (n, ...) in the balls and in [0, 1]
+        "The attacked images of a batch; each attack has its own."
+        raise NotImplementedError(f"{type(self).__name__} has no search")
 
 # %% ../nbs/03_attacks.ipynb #46e80972
 def worst_case(model: Callable,  # images -> logits
@@ -326,7 +338,7 @@ def start_point(images: Tensor,  # (n, ...)
     radius = NoiseKey(index, seed, stream).branch("length").uniform((1,)).squeeze(1) ** (1 / math.prod(shape))
     return images + threat.eps * per_example(radius, images) * direction
 
-# %% ../nbs/03_attacks.ipynb #4e37e3f5
+# %% ../nbs/03_attacks.ipynb #9a67716d
 def _climb(attack, goal: Goal, images: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
     "One ascent with the settings of an attack: from its start, its number and size of steps."
     start = start_point(images, threat, start=attack.start, index=key.index, seed=key.seed, stream=key.stream)
@@ -346,7 +358,7 @@ class PGD(Attack):
     restarts: int = 1  # number of ascents; the worst counts
     name = "pgd"
 
-    def search(self, model, images, labels, threat, key):
+    def search(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
         "The attacked images of a batch; called by `Attack.__call__`."
         goal = Goal(model, self.loss, labels)
         if self.loss == "kl" or self.restarts > 1:
@@ -358,7 +370,7 @@ class PGD(Attack):
             return attempt
         return worst_case(model, images, labels, clean, map(restart, range(self.restarts)))
 
-# %% ../nbs/03_attacks.ipynb #074a5a48
+# %% ../nbs/03_attacks.ipynb #437a4364
 def ranked_targets(logits: Tensor,  # (n, C)
                    labels: Tensor,  # (n,) the true classes
                    ) -> Tensor:  # (n, C - 1)
@@ -394,7 +406,7 @@ class MultiTargeted(Attack):
     variant: str = "paper"  # "paper", or "released": cross-entropy, and only the _likeliest target's iterate counts
     name = "mt"
 
-    def search(self, model, images, labels, threat, key):
+    def search(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
         "The attacked images of a batch; called by `Attack.__call__`."
         with torch.no_grad(): logits = model(images)
         targets, classes = ranked_targets(logits, labels), logits.shape[1]
@@ -409,7 +421,7 @@ class MultiTargeted(Attack):
         return worst_case(model, images, labels, logits,
                        (towards(rank, restart) for restart in range(self.restarts) for rank in range(classes - 1)))
 
-# %% ../nbs/03_attacks.ipynb #c409ebea
+# %% ../nbs/03_attacks.ipynb #41e74153
 __getattr__ = renamed(__name__, {
     **{name: f"robustacc.checks.{name}" for name in ("NORMS", "to_float", "unknown_name")}, "check_images": "robustacc.checks.check_pixels",
     "counter_uniform": "robustacc.noise.counter_uniform", "counter_normal": "robustacc.noise.counter_normal", "Draw": "robustacc.noise.NoiseKey",

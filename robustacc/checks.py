@@ -20,7 +20,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 # %% ../nbs/000a_checks.ipynb #3887ea2d
-def unknown_name(kind: str, name: str, allowed: Sequence[str]) -> ValueError:
+def unknown_name(kind: str,  # what the name is one of, such as "dataset"
+                 name: object,  # the wrong name
+                 allowed: Sequence[object],  # the right ones
+                 ) -> ValueError:  # to be raised
     "The error for a name that is not among the allowed ones, with the nearest of them."
     near = get_close_matches(str(name), [str(a) for a in allowed], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
@@ -42,7 +45,7 @@ def _typed(name: str, value, kind):
 
 # %% ../nbs/000a_checks.ipynb #9650ca92
 def check_values(values: Mapping,  # parameter names and values
-                 types,  # a dict of name: type, or a dataclass
+                 types: object,  # a dict of name: type, or a dataclass
                  *,
                  choices: Mapping[str, Sequence] = {},  # allowed values of some parameters
                  ) -> dict:  # the same values, whole numbers turned into floats where a float is declared
@@ -64,7 +67,7 @@ def notebook_parameters(namespace: Mapping,  # `globals()` of the notebook, afte
 
 
 def check_parameters(namespace: Mapping,  # `globals()` of the notebook, after the parameters
-                     types,  # a dict of name: type, or a dataclass
+                     types: object,  # a dict of name: type, or a dataclass
                      *,
                      before: set[str],  # the names in `globals()` before the parameters cell
                      choices: Mapping[str, Sequence] = {},  # allowed values of some parameters
@@ -92,7 +95,7 @@ def _no_array(values, name: str) -> ValueError:
     return ValueError(f"{name} {type(values).__name__}: it must be an array of numbers; {how}")
 
 # %% ../nbs/000a_checks.ipynb #71c1395f
-def as_array(values,  # list, array, tensor or pandas table of numbers
+def as_array(values: object,  # list, array, tensor or pandas table of numbers
              *,
              name: str = "values",  # what it is called in errors
              ) -> np.ndarray:  # of the same shape, in the machine's byte order; shares memory where it can
@@ -122,7 +125,7 @@ def _ranges(images: np.ndarray, name: str) -> Iterator[tuple[int, float, float]]
         yield at, low, high
 
 
-def check_images(images,  # (n, ...) uint8, bool or float: list, array, tensor or pandas table
+def check_images(images: object,  # (n, ...) uint8, bool or float: list, array, tensor or pandas table
                  *,
                  name: str = "images",  # what they are called in errors
                  pixels: bool = True,  # floats must lie in [0, 1]; otherwise they must be finite
@@ -157,7 +160,7 @@ def warn_of_range(images: np.ndarray,  # (n, ...) as `check_images` returns them
     return float(low), float(high)
 
 # %% ../nbs/000a_checks.ipynb #d0dccc48
-def check_labels(labels,  # (n,) whole numbers: list, array, tensor or pandas column
+def check_labels(labels: object,  # (n,) whole numbers: list, array, tensor or pandas column
                  n: int,  # number of images
                  *,
                  name: str = "labels",  # what they are called in errors
@@ -217,7 +220,7 @@ def _described(output) -> str:
     return f"a value of type {type(output).__name__}"
 
 
-def logits_of(output,  # what a model returned
+def logits_of(output: object,  # what a model returned
               ) -> Tensor:  # the logits
     "The logits in a model's answer: the tensor itself, or its `logits`; `ValueError` says how to wrap a model that returns something else."
     if isinstance(output, Tensor): return output
@@ -230,7 +233,7 @@ def logits_of(output,  # what a model returned
     raise ValueError(f"the model returned {_described(output)}: it must be a tensor of logits (n, classes), or have it as .logits; {how}")
 
 
-def check_model(model,  # any map from images to logits
+def check_model(model: object,  # any map from images to logits
                 ) -> Callable:  # the same
     "`ValueError` for what cannot be called, or is a class and not an instance."
     if isinstance(model, type): raise ValueError(f"model {model.__name__}: it is a class and must be an instance: {model.__name__}(...)")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['channels_last', 'pixel_batches', 'check_inputs', 'correct', 'Robustness', 'evaluate_robustness', 'robust']
 
-# %% ../nbs/03_evaluation.ipynb #ea950f0f
+# %% ../nbs/03_evaluation.ipynb #088ed3ce
 import math
 import numbers
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from .attacks import Threat, check_threat
@@ -28,7 +29,7 @@ def _batch_size(batch_size: int | None, device: str) -> int:
         raise ValueError(f"batch_size {batch_size!r}: it must be 1 or more, or None (an integer)")
     return batch_size
 
-# %% ../nbs/03_evaluation.ipynb #20fa0b48
+# %% ../nbs/03_evaluation.ipynb #45b91c03
 @contextmanager
 def channels_last(model: Callable,  # any map from images to logits; nothing is done to one that is no `nn.Module`
                   device: str,  # where it is
@@ -43,7 +44,7 @@ def channels_last(model: Callable,  # any map from images to logits; nothing is 
     finally:
         for weight, was in zip(weights, stored): weight.data = was
 
-# %% ../nbs/03_evaluation.ipynb #c07dd6c0
+# %% ../nbs/03_evaluation.ipynb #1b0103a0
 def pixel_batches(images: np.ndarray,  # (n, ...) uint8, or floats in [0, 1], as `check_images` returns them
                   labels: np.ndarray,  # (n,) int64
                   index: np.ndarray,  # places of the wanted examples
@@ -61,20 +62,22 @@ def pixel_batches(images: np.ndarray,  # (n, ...) uint8, or floats in [0, 1], as
 
 
 def check_inputs(model: Callable,  # images (n, ...) in [0, 1] -> logits (n, C)
-                 images,  # (n, ...) uint8, bool, or floats in [0, 1]: list, array, tensor or pandas table
-                 labels=None,  # (n,) integers in 0..C-1, likewise; None: the measure needs none
+                 images: ArrayLike,  # (n, ...) uint8, bool, or floats in [0, 1]: list, array, tensor or pandas table
+                 labels: ArrayLike | None = None,  # (n,) integers in 0..C-1, likewise; None: the measure needs none
                  *,
                  device: str = "cpu",  # where the model is
                  stochastic: bool = False,  # the model is meant to be random: its answers are not compared
                  ) -> tuple[np.ndarray, np.ndarray]:  # images and int64 labels; zeros if there are none
     "What a measure gets; `ValueError` for what is no model, no images or no labels, and for a model whose answers change."
+    try: torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error: raise ValueError(f"device {device!r}: it must be one that this machine has, such as 'cpu' ({str(error).splitlines()[0]})") from error
     images = check_images(images, scan=False)
     labels = np.zeros(len(images), dtype=np.int64) if labels is None else check_labels(labels, len(images))
     check_model(model)
     if not stochastic: check_repeatable(model, next(pixel_batches(images, labels, np.arange(min(8, len(images))), device=device))[0])
     return images, labels
 
-# %% ../nbs/03_evaluation.ipynb #e7e7bf1f
+# %% ../nbs/03_evaluation.ipynb #edf401e9
 def _right(model: Callable, images: Tensor, labels: Tensor, index: Tensor) -> np.ndarray:
     "Which images of a batch are classified correctly (n,), in eval mode."
     with frozen(model) as ask, torch.no_grad():
@@ -82,8 +85,8 @@ def _right(model: Callable, images: Tensor, labels: Tensor, index: Tensor) -> np
 
 
 def correct(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
-            images,  # (n, c, h, w) uint8 or float in [0, 1]: array, tensor or list
-            labels,  # (n,) integers in 0..C-1: array, tensor or list
+            images: ArrayLike,  # (n, c, h, w) uint8 or float in [0, 1]: array, tensor or list
+            labels: ArrayLike,  # (n,) integers in 0..C-1: array, tensor or list
             *,
             batch_size: int | None = None,  # examples at a time; None: 64 on a CPU, 512 elsewhere
             device: str = "cpu",  # where the model is
@@ -100,6 +103,7 @@ def correct(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
 # %% ../nbs/03_evaluation.ipynb #5c01e4e1
 def _checked_points(points: Tensor, images: Tensor, threat: Threat, name: str, index: Tensor) -> Tensor:
     "What an attack returned (n, ...), or `ValueError` if its shape is wrong or a point is not in the ball around its image."
+    if not isinstance(points, Tensor): raise ValueError(f"attack {name!r} returned a value of type {type(points).__name__}: it must be a tensor")
     if points.shape != images.shape: raise ValueError(f"attack {name!r} returned shape {tuple(points.shape)} for images of shape {tuple(images.shape)}")
     far = ~(threat.length(points - images) <= threat.eps + 1e-5 * max(1, threat.eps))         # also where it is not a number
     if far.any():
@@ -108,7 +112,7 @@ def _checked_points(points: Tensor, images: Tensor, threat: Threat, name: str, i
                          f"distance {float(threat.length(points - images)[row]):.6g}, eps {threat.eps:g}")
     return check_pixels(points, index)
 
-# %% ../nbs/03_evaluation.ipynb #b37ae989
+# %% ../nbs/03_evaluation.ipynb #aabd5579
 @dataclass(frozen=True)
 class Robustness:
     "Per-example outcomes of several attacks."
@@ -149,11 +153,11 @@ def _named_attacks(attacks) -> dict[str, Callable]:
     if not named: raise ValueError("no attacks: name at least one")
     return named
 
-# %% ../nbs/03_evaluation.ipynb #41a748cc
+# %% ../nbs/03_evaluation.ipynb #7d563725
 def evaluate_robustness(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
-                        images,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
-                        labels,  # (n,) integers in 0..C-1: array, tensor or list
-                        attacks,  # one attack, a list of them, or a mapping from names to attacks
+                        images: ArrayLike,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
+                        labels: ArrayLike,  # (n,) integers in 0..C-1: array, tensor or list
+                        attacks: Callable | Iterable[Callable] | Mapping[str, Callable],  # one attack, a list of them, or a mapping from names to attacks
                         threat: Threat,  # such as `Threat(.1)`
                         *,
                         early_removal: bool = True,  # attack only those that no earlier attack has broken
@@ -183,9 +187,9 @@ def evaluate_robustness(model: Callable,  # images (n, c, h, w) in [0, 1] -> log
 
 # %% ../nbs/03_evaluation.ipynb #e7ae5b2c
 def robust(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
-           images,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
-           labels,  # (n,) integers in 0..C-1: array, tensor or list
-           attack,  # such as `PGD()` or `MultiTargeted()`
+           images: ArrayLike,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
+           labels: ArrayLike,  # (n,) integers in 0..C-1: array, tensor or list
+           attack: Callable,  # such as `PGD()` or `MultiTargeted()`
            threat: Threat,  # such as `Threat(.1)`
            *,
            seed: int = 0,  # seed of the random starts

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODES', 'find_modules', 'mode_dependent', 'ordinary', 'weight_types', 'input_gradient', 'frozen', 'check_repeatable']
 
-# %% ../nbs/00f_guard.ipynb #796e651e
+# %% ../nbs/00f_guard.ipynb #954a7ff6
 import functools
 import types
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from .checks import check_model, logits_of, unknown_name
 
-# %% ../nbs/00f_guard.ipynb #8ccfb3b5
+# %% ../nbs/00f_guard.ipynb #258d647c
 _LIBRARIES = ("torch", "numpy", "robustacc", "torchvision", "scipy", "pandas", "sklearn", "matplotlib", "builtins")
 
 
@@ -45,7 +45,7 @@ def _in_function(function: types.FunctionType) -> Iterator[object]:
         if not isinstance(held, types.ModuleType): yield held
         elif not _from_library(held): yield from (vars(held)[name] for name in names if name in vars(held))
 
-# %% ../nbs/00f_guard.ipynb #a4d16c71
+# %% ../nbs/00f_guard.ipynb #696727ad
 def _held_by(thing: object) -> Iterator[object]:
     "What a thing refers to directly and by which it could call a network."
     if isinstance(thing, nn.Module):
@@ -75,7 +75,7 @@ def find_modules(model: Callable,  # any map from images to logits
         waiting.extend(_held_by(thing))
     return found
 
-# %% ../nbs/00f_guard.ipynb #c1ddefa4
+# %% ../nbs/00f_guard.ipynb #057fc00f
 def mode_dependent(module: nn.Module,  # one module; its parts are not looked at
                    ) -> bool:
     "Whether a module itself computes or remembers something else in train mode than in eval mode."
@@ -87,7 +87,7 @@ def mode_dependent(module: nn.Module,  # one module; its parts are not looked at
     functions = [f for kind in own for f in vars(kind).values() if isinstance(f, types.FunctionType)]
     return any("training" in _names_in(f.__code__) for f in functions)
 
-# %% ../nbs/00f_guard.ipynb #a7a4da1a
+# %% ../nbs/00f_guard.ipynb #adee4cff
 def _made_in_inference(value: Tensor) -> bool:
     "Whether a tensor was made inside `torch.inference_mode()`; such ones count no versions, even where `.half()` outside has changed their storage."
     try: return value.is_inference() or value._version < 0
@@ -118,7 +118,7 @@ def _stand_ins(modules: list[nn.Module]) -> Iterator[None]:
                 with torch.inference_mode(): value.copy_(held[name])
             held[name] = value
 
-# %% ../nbs/00f_guard.ipynb #3d3454d2
+# %% ../nbs/00f_guard.ipynb #6eb21661
 class _Divide(torch.autograd.Function):
     "Float16 logits (n, C) as float32; on the way back, gradients divided by their largest entry, which `box` remembers."
     @staticmethod
@@ -144,13 +144,13 @@ class _Multiply(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient * ctx.box["scale"].reshape(-1, *[1] * (gradient.dim() - 1)), None
 
-# %% ../nbs/00f_guard.ipynb #30d2531e
+# %% ../nbs/00f_guard.ipynb #08cb1be6
 def weight_types(model: Callable,  # any map from images to logits
                  ) -> set[torch.dtype]:  # empty if no network is found
     "The floating point types of the weights behind a callable."
     return {p.dtype for m in find_modules(model) for p in m.parameters(recurse=False) if p.is_floating_point()}
 
-# %% ../nbs/00f_guard.ipynb #592033d3
+# %% ../nbs/00f_guard.ipynb #780ccdb2
 _NO_GRAPH = ("the model has no gradient: there is no graph from the images to what it returns (torch.no_grad(), torch.inference_mode(), .detach() or NumPy inside its forward?); "
              "an attack without gradients is `robustacc.strong_attacks.Square`")
 
@@ -164,7 +164,7 @@ def input_gradient(values: Tensor,  # (n,) one value per example
     if gradient is None: raise ValueError(_NO_GRAPH)
     return gradient
 
-# %% ../nbs/00f_guard.ipynb #f6f82a81
+# %% ../nbs/00f_guard.ipynb #bb369d4d
 def _asking(model: Callable, kinds: set[torch.dtype], dtype: torch.dtype | None) -> Callable[[Tensor], Tensor]:
     "The model as a map from images to logits, for weights of these floating types."
     kind, half = next(iter(kinds)) if len(kinds) == 1 else None, torch.float16 in (*kinds, dtype)
@@ -180,7 +180,7 @@ def _asking(model: Callable, kinds: set[torch.dtype], dtype: torch.dtype | None)
         return _Divide.apply(logits, box) if half and logits.dtype == torch.float16 else logits
     return ask
 
-# %% ../nbs/00f_guard.ipynb #3c45056e
+# %% ../nbs/00f_guard.ipynb #73d44bc7
 MODES = ("eval", "train", "keep")  # "keep": as it is
 
 
@@ -202,13 +202,14 @@ def frozen(model: Callable,  # any map from images to logits
             if mode != "keep":
                 for m in modules: m.training = mode == "train"
             for p in parameters: p.requires_grad_(False)
+            around = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None      # the caller's own
             with torch.autocast(device, dtype) if low else nullcontext():
-                yield _asking(model, {p.dtype for p in parameters if p.is_floating_point()}, dtype if low else None)
+                yield _asking(model, {p.dtype for p in parameters if p.is_floating_point()}, dtype if low else around)
         finally:
             for m, was in zip(modules, modes): m.training = was
             for p, was in zip(parameters, wanted): p.requires_grad_(was)
 
-# %% ../nbs/00f_guard.ipynb #52157565
+# %% ../nbs/00f_guard.ipynb #fb9ea7d1
 def check_repeatable(model: Callable,  # any map from images to logits
                      images: Tensor,  # (n, ...) a few images in [0, 1]
                      ) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from .attacks import Threat, ascend, at_least_float32, check_threat, start_point
@@ -36,14 +37,14 @@ def lipschitz_ratio(logits: Tensor,  # (n, C) f(x)
     distance = torch.linalg.vector_norm((images - moved + offset).flatten(1), ord=q, dim=1)
     return change / distance.clamp_min(1e-12)
 
-# %% ../nbs/03a_lipschitz.ipynb #77b1a484
+# %% ../nbs/03a_lipschitz.ipynb #836e9cb8
 def _order(p: float | str, name: str) -> float:
     "A norm as a number of 1 or more: 2, \"L1\", \"inf\"."
     if isinstance(p, str): p = 1. if p.strip().casefold() in ("1", "l1") else float(check_norm(p, name=name))
     if isinstance(p, bool) or not isinstance(p, numbers.Real) or not p >= 1: raise ValueError(f"{name} {p!r}: it must be 1 or more, or inf")
     return float(p)
 
-# %% ../nbs/03a_lipschitz.ipynb #baf97cd0
+# %% ../nbs/03a_lipschitz.ipynb #f8c45c0b
 def _check_search(search) -> None:
     "Settings of a `LocalLipschitz` with one spelling of each norm; `ValueError` for what is not allowed."
     for name, allowed in (("keep", ("best", "final")), ("variant", ("paper", "released")), ("normalise", ("none", "margin"))):
@@ -54,6 +55,12 @@ def _check_search(search) -> None:
         raise ValueError(f"steps {search.steps!r}: it must be an integer of at least 0")
     if not isinstance(search.step, numbers.Real) or not 0 < search.step < math.inf: raise ValueError(f"step {search.step!r}: it must be above 0, and finite")
     if search.variant == "released" and search.q != math.inf: raise ValueError(f"q {search.q:g}: the released variant has inf only")
+
+
+def _check_place(search, model: Callable, threat: Threat) -> None:
+    "`ValueError` for a threat of another norm than q, and for half-precision weights."
+    if check_threat(threat).norm != ("2" if search.q == 2 else "inf"): raise ValueError(f"threat {threat}: its norm must be that of q, {search.q:g}")
+    if low := weight_types(model) & {torch.float16, torch.bfloat16}: raise ValueError(f"weights of {low.pop()}: they must be float32 or float64 here, call model.float()")
 
 
 def _ascend_ratio(search, ask: Callable, images: Tensor, start: Tensor, threat: Threat) -> Tensor:
@@ -88,19 +95,23 @@ class LocalLipschitz:
              seed: int = 0,  # of the starts
              ) -> Tensor:  # (n, ...)
         "The points x' that the search ends at; `ValueError` for a threat of another norm and for half-precision weights."
-        if check_threat(threat).norm != ("2" if self.q == 2 else "inf"): raise ValueError(f"threat {threat}: its norm must be that of q, {self.q:g}")
-        if low := weight_types(model) & {torch.float16, torch.bfloat16}: raise ValueError(f"weights of {low.pop()}: they must be float32 or float64 here, call model.float()")
+        _check_place(self, model, threat)
         images = ordinary(images.detach())
-        index = torch.arange(len(images), device=images.device) if index is None else index
-        start = start_point(images, threat, start="gaussian", index=index, seed=seed)
-        with frozen(model) as ask: return _ascend_ratio(self, ask, images, start, threat)
+        start = start_point(images, threat, start="gaussian", index=torch.arange(len(images), device=images.device) if index is None else index, seed=seed)
+        with torch.autocast(images.device.type, enabled=False), frozen(model) as ask: return _ascend_ratio(self, ask, images, start, threat)
 
-    def __call__(self, model: Callable, images: Tensor, threat: Threat, *, index: Tensor | None = None, seed: int = 0) -> Tensor:
-        "Values (n,) of the quotient where the search ends, in logits per pixel unit; parameters as those of `find`."
+    def __call__(self,
+                 model: Callable,  # images (n, ...) in [0, 1] -> logits (n, C)
+                 images: Tensor,  # (n, ...) x, floats in [0, 1]
+                 threat: Threat,  # the balls, in the norm q
+                 *,
+                 index: Tensor | None = None,  # (n,) as in `find`
+                 seed: int = 0,  # of the starts
+                 ) -> Tensor:  # (n,) in logits per pixel unit
+        "Values of the quotient where the search ends."
         found = self.find(model, images, threat, index=index, seed=seed)
-        with frozen(model) as ask, torch.no_grad(): logits, moved = ask(images), ask(found)
-        offset = 1e-6 if self.variant == "released" else 0.
-        values = lipschitz_ratio(logits, moved, images, found, p=self.p, q=self.q, offset=offset)
+        with torch.autocast(images.device.type, enabled=False), frozen(model) as ask, torch.no_grad(): logits, moved = ask(images), ask(found)
+        values = lipschitz_ratio(logits, moved, images, found, p=self.p, q=self.q, offset=1e-6 if self.variant == "released" else 0.)
         return values if self.normalise == "none" else 2 * values / top_two_margin(logits)
 
 # %% ../nbs/03a_lipschitz.ipynb #51d4d4d2
@@ -113,7 +124,7 @@ def top_two_margin(logits: Tensor,  # (n, C), C of 2 or more
 
 # %% ../nbs/03a_lipschitz.ipynb #d1b0789f
 def local_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
-                    images,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
+                    images: ArrayLike,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
                     *,
                     eps: float,  # radius of the ball
                     search: LocalLipschitz = LocalLipschitz(),  # the search
@@ -125,6 +136,7 @@ def local_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits 
                     ) -> np.ndarray:  # (n,) float64, in logits per pixel unit (normalised: in 1 per pixel unit)
     "The empirical Lipschitz constant of Eq. (3), per example."
     from tqdm import tqdm
+    if not isinstance(search, LocalLipschitz): raise ValueError(f"search {search!r}: it must be a LocalLipschitz, such as LocalLipschitz()")
     threat = Threat(eps, search.q)
     images, labels = check_inputs(model, images, device=device, stochastic=stochastic)
     n, values = len(images), np.zeros(len(images))
@@ -136,7 +148,7 @@ def local_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits 
 
 # %% ../nbs/03a_lipschitz.ipynb #e1ffb1af
 def coordinate_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
-                         images,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
+                         images: ArrayLike,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
                          *,
                          device: str = "cpu",  # where the model is
                          **options: object,  # eps and the other options of `local_lipschitz`
@@ -155,9 +167,9 @@ def _signs(n: int) -> np.ndarray:
     return 1. - 2. * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
 
 
-def operator_norm(weight,  # (C, d) matrix
+def operator_norm(weight: ArrayLike,  # (C, d) matrix
                   *,
-                  p: float = 1,  # norm of the outputs: 1 (C of at most 16), inf, or 2 with q=2
+                  p: float | str = 1,  # norm of the outputs: 1 (C of at most 16), inf, or 2 with q=2
                   q: float = math.inf,  # norm of the inputs: inf or 2
                   ) -> float:  # ||W||_{q -> p}
     "max ||W d||_p over ||d||_q <= 1, exactly."
@@ -226,10 +238,10 @@ class ExactLipschitz:
 
 
 def exact_lipschitz(net: nn.Sequential,  # Linear, ReLU, ..., Linear; tiny
-                    image,  # (d,) x, in [0, 1]
+                    image: ArrayLike,  # (d,) x, in [0, 1]
                     eps: float,  # radius of the l-infinity ball
                     *,
-                    p: float = 1,  # norm of the change of the logits: 1 or inf
+                    p: float | str = 1,  # norm of the change of the logits: 1 or inf
                     ) -> ExactLipschitz:  # the value, its upper bound by slopes, and the number of pieces
     "The maximum of Eq. (3) at one image of a tiny ReLU network, over the l-infinity ball and within [0, 1]."
     from scipy.optimize import linprog

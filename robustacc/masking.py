@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from .attacks import PGD, Threat, ascend, check_threat, cross_entropy, start_point
@@ -176,8 +177,8 @@ def _radius_findings(withstood: Mapping[str, Sequence[np.ndarray]],  # "white" a
 
 # %% ../nbs/03c_masking.ipynb #42dc8805
 def masking_report(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
-                   images,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list; about a hundred
-                   labels,  # (n,) integers in 0..C-1
+                   images: ArrayLike,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list; about a hundred
+                   labels: ArrayLike,  # (n,) integers in 0..C-1
                    threat: Threat,  # the threat of interest
                    *,
                    attack: Callable = PGD(),  # the attack whose outcome is to be believed

@@ -42,10 +42,10 @@ def _check_method(method) -> None:
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
             raise ValueError(f"{name} {value!r}: it must be 0 or more, and finite")
 
-# %% ../nbs/04_methods.ipynb #f7b1509f
+# %% ../nbs/04_methods.ipynb #449c7284
 @dataclass(frozen=True)
-class Method:
-    "A training objective: settings, and a per-example loss. A subclass defines `loss`."
+class _Settings:
+    "What all training objectives have in common but the call."
     variant: str = "paper"  # "paper": the printed equation; "released": what the published code computes
     steps: int = 10  # steps of the inner ascent, where there is one
     step: float = 1 / 5  # their size as a fraction of eps
@@ -69,6 +69,10 @@ class Method:
         hard, smooth = cross_entropy(logits, labels), self.label_smoothing
         return hard if smooth is None else (1 - smooth) * hard - smooth * at_least_float32(logits).log_softmax(1).mean(1)
 
+# %% ../nbs/04_methods.ipynb #ca287c35
+class Method(_Settings):
+    "A training objective: settings, and a per-example loss. A subclass is a frozen dataclass that defines `loss`."
+
     def __call__(self,
                  model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
                  images: Tensor,  # (n, c, h, w) floats in [0, 1]
@@ -84,13 +88,23 @@ class Method:
             key = NoiseKey(torch.arange(len(images), device=images.device)) if key is None else key
             return self.loss(model, images, labels, threat, key)
 
+    def loss(self,
+             model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
+             images: Tensor,  # (n, c, h, w) floats in [0, 1]
+             labels: Tensor,  # (n,) integers in 0..C-1
+             threat: Threat,  # the ball of the inner maximum
+             key: NoiseKey,  # of all random numbers
+             ) -> Tensor:  # (n,)
+        "The method's equation; each has its own."
+        raise NotImplementedError(f"{type(self).__name__} has no loss")
+
 # %% ../nbs/04_methods.ipynb #c157e19f
 @dataclass(frozen=True)
 class Natural(Method):
     "Cross-entropy on the images as they are."
     title, recordable = "Natural", True
 
-    def loss(self, model, images, labels, threat, key):
+    def loss(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
         "Per-example losses; called by `Method.__call__`."
         return self.data_loss(model(images), labels)
 
@@ -106,7 +120,7 @@ class AT(Method):
     "Adversarial training (Madry et al. 2018), Eq. (4)."
     title, recordable = "AT", True
 
-    def loss(self, model, images, labels, threat, key):
+    def loss(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
         "Per-example losses; called by `Method.__call__`."
         return self.data_loss(model(_inner_pgd(self, model, images, labels, threat, key)), labels)
 
@@ -122,7 +136,7 @@ class RST(Method):
         "The row's name in the paper's tables."
         return method_label(self.title, **{"lambda": self.lam})
 
-    def loss(self, model, images, labels, threat, key):
+    def loss(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
         "Per-example losses; called by `Method.__call__`."
         adversarial = _inner_pgd(self, model, images, labels, threat, key)
         return self.data_loss(model(images), labels) + self.lam * self.data_loss(model(adversarial), labels)
@@ -139,7 +153,7 @@ class TRADES(Method):
         "The row's name in the paper's tables."
         return method_label(self.title, beta=self.beta)
 
-    def loss(self, model, images, labels, threat, key):
+    def loss(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
         "Per-example losses; called by `Method.__call__`."
         start = start_point(images, threat, start="gaussian", index=key.index, seed=key.seed, stream=key.stream)
         with frozen(model, dtype=self.dtype) as ask:
@@ -164,7 +178,7 @@ class GR(Method):
         if not self.finite_difference > 0: raise ValueError(f"finite_difference {self.finite_difference!r}: it must be None or above 0")
         if self.variant == "released": raise ValueError(f"finite_difference {self.finite_difference!r}: the released variant has its own length, h")
 
-    def loss(self, model, images, labels, threat, key):
+    def loss(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
         "Per-example losses; called by `Method.__call__`."
         exact, h = self.variant == "paper" and self.finite_difference is None, self.finite_difference or self.h
         x = images.detach().requires_grad_(True)
@@ -219,7 +233,7 @@ class LLR(Method):
         "Whether its steps can be recorded as a CUDA graph."
         return self.variant == "released"       # the paper's draws its dropout masks twice, from a saved random state
 
-    def loss(self, model, images, labels, threat, key):
+    def loss(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
         "Per-example losses; called by `Method.__call__`."
         start = start_point(images, threat, start="gaussian", index=key.index, seed=key.seed, stream=key.stream)
         search = _most_nonlinear if self.variant == "paper" else _released_most_nonlinear
@@ -255,5 +269,5 @@ def make_method(name: str,  # one of `METHODS`
         if name not in having: raise ValueError(f"method {name!r} has no {key} (given: {given[key]!r}); these have: {', '.join(having)}")
     return METHODS[name](variant=variant, dtype=dtype, label_smoothing=label_smoothing, **given)
 
-# %% ../nbs/04_methods.ipynb #90ac3e76
+# %% ../nbs/04_methods.ipynb #523cb49f
 __getattr__ = renamed(__name__, {"Draw": "robustacc.noise.NoiseKey", "inner_pgd": "robustacc.methods._inner_pgd", "linearity_error": "robustacc.methods._linearity_error"})

@@ -17,7 +17,7 @@ from robustacc.attacks import PGD, Threat, ascend, cross_entropy, margin, start_
 from robustacc.checks import to_float
 from robustacc.data import load
 from robustacc.evaluation import correct, evaluate_robustness, robust
-from robustacc.strong_attacks import APGD, APGDTargeted, Square
+from robustacc.strong_attacks import FAB, APGD, APGDTargeted, Square
 
 EPS = .15
 
@@ -301,3 +301,17 @@ def test_the_objective_of_users_is_ascended_too():
     found = PGD(loss=own)(linear, x, y, Threat(.1))
     assert torch.allclose(found, x - .1 * linear.weight.detach()[y].sign(), atol=1e-6)
     assert torch.allclose(ascend(lambda v: own(linear(v), y), x, x, Threat(.1), steps=10, step_size=.02), found, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm,eps", [("inf", EPS), ("2", 1.5)])
+def test_fab_breaks_about_the_same_digits_as_that_of_torchattacks(nets, thousand, norm, eps):
+    "The targeted form, the three likeliest targets, 80 digits on which the two can differ; ours must not be the weaker one."
+    ta = pytest.importorskip("torchattacks")
+    net = nets["trained"]
+    x, y = nearest_to_the_decision(net, *thousand, 80)
+    peer = ta.FAB(net, norm={"inf": "Linf", "2": "L2"}[norm], eps=eps, steps=20, n_restarts=1, multi_targeted=True, n_classes=10)
+    peer.n_target_classes = 3
+    theirs = correct(net, x, y) & correct(net, peer(x, y).detach(), y)
+    ours = robust(net, x, y, FAB(steps=20, n_targets=3), Threat(eps, norm))
+    print("fab", norm, ours.mean(), theirs.mean(), np.mean(ours == theirs))
+    assert ours.mean() <= theirs.mean() + .03 and np.mean(ours == theirs) >= .9
