@@ -13,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustacc import separation
+from robustacc.auditing import audit
 from robustacc.data import load
+from robustacc.kernels import largest_differences
 from robustacc.records import read_record
-from robustacc.separation import audit, closest_pairs, nearest_other, nearest_own
+from robustacc.search import WHICH, closest_pairs, nearest_other, nearest_own, pairs_within
 
 COMMAND = [sys.executable, "-m", "robustacc.separation"]
 
@@ -115,7 +117,7 @@ def by_definition_small(images, labels):
 
 PEAK = """
 import resource, sys, numpy as np
-from robustacc.separation import nearest_other
+from robustacc.search import nearest_other
 small = np.random.default_rng(0).integers(0, 256, (300, 64)).astype(np.uint8)
 nearest_other(small, np.arange(300) % 3, backend="filter")
 x, y = np.load(sys.argv[1], mmap_mode="r" if sys.argv[2] == "map" else None), np.load(sys.argv[3])
@@ -177,13 +179,17 @@ def test_command_audits_arrays_and_folders(tmp_path):
     report = json.loads((tmp_path / "a.json").read_text())
     assert [group["index"] for group in report["conflicts"]] == [[0, 59]] and report["verdict"] in done.stdout
     assert "positions [0, 59]" in (tmp_path / "a.html").read_text()
+    names = [tmp_path / "pictures" / f"class{label}" / f"{i:02}.png" for i, label in ((0, 0), (59, 2))]
     for i, (image, label) in enumerate(zip(images, labels)):
         folder = tmp_path / "pictures" / f"class{label}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{i:02}.png")
     done = run("--images", tmp_path / "pictures", "--json", tmp_path / "b.json")
     assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "b.json").read_text())["mean"] == pytest.approx(report["mean"], abs=1e-12)
+    of_folder = json.loads((tmp_path / "b.json").read_text())
+    assert of_folder["mean"] == pytest.approx(report["mean"], abs=1e-12)
+    assert of_folder["conflicts"][0]["files"] == [f"{name.parent.name}/{name.name}" for name in names]
+    assert of_folder["conflicts"][0]["classes"] == ["class0", "class2"] and list(of_folder["classes"]) == ["class0", "class1", "class2"]
     Image.new("RGB", (9, 9)).save(tmp_path / "pictures" / "class0" / "odd.png")
     assert "--size" in run("--images", tmp_path / "pictures").stderr
     assert run("--images", tmp_path / "pictures", "--size", 8).returncode == 0
@@ -194,10 +200,13 @@ def test_command_audits_arrays_and_folders(tmp_path):
     (["--images", "nowhere.npy", "--labels-file", "y.npy"], "nowhere.npy"), (["--images", "x.npy"], "--labels-file"),
     (["--dataset", "digits", "--threads", "0"], "threads"), (["--dataset", "digits", "--memory", "0"], "memory"),
     (["--dataset", "digits", "--html", "x.html"], "--images"), (["--dataset", "digits", "--p", "2", "--backend", "filter"], "uint8"),
-    (["--dataset", "digits", "--pairs", "0"], "expected at least 1")])
+    (["--dataset", "digits", "--pairs", "0"], "it must be at least 1"),
+    (["--dataset", "digits", "--memory", "nan"], "memory"), (["--dataset", "digits", "--json", "."], "a file, not a folder"),
+    (["--dataset", "digits", "--labels", "random", "--seed", "-1"], "seed -1"), (["--images", ".", "--labels-file", "y.npy"], "sub-folders"),
+    (["--dataset", "digits", "--p", "3"], "inf, 2"), (["--dataset", "digits", "--device", "nowhere"], "nowhere")])
 def test_bad_input_is_named(arguments, message, tmp_path):
     done = run(*arguments, cwd=tmp_path)
-    assert done.returncode not in (0, 130) and message in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -277,3 +286,159 @@ def test_cuda_gives_the_same(tmp_path):
         found = nearest_other(images, labels, p=p, device="cuda")
         peer = nearest_other(images, labels, p=p, backend="brute")
         assert_same(found, (peer.distance, peer.index))
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.sampled_from(WHICH), st.integers(0, 255))
+def test_pairs_by_filter_are_the_definition(problem, which, radius):
+    from robustacc.kernels import Search, pairs_by_filter
+    q, ql, r, rl = problem
+    ql, rl = ql.astype(np.int32), rl.astype(np.int32)
+    for sets, within in (((q, ql, r, rl), False), ((r, rl, r, rl), True)):
+        a, la, b, lb = sets
+        value = np.abs(a[:, None].astype(int) - b[None]).max(2)
+        counts = value <= radius
+        if which != "all": counts &= (la[:, None] == lb) == (which == "same")
+        if within: counts = np.triu(counts, 1)
+        i, j = np.nonzero(counts)
+        expected = sorted(zip(value[i, j], i, j))
+        assert list(zip(*pairs_by_filter(Search(*sets, which, within, threads=2), radius))) == expected
+        small = Search(np.asfortranarray(a), la, np.asfortranarray(b), lb, which, within, memory=max(64 * 1000, 48 * len(expected)))
+        assert list(zip(*pairs_by_filter(small, radius))) == expected  # blocks of 64 and a few more, strided
+
+
+def test_pairs_of_a_memory_map_in_blocks(tmp_path):
+    rng = np.random.default_rng(11)
+    base = rng.integers(0, 256, (30, 3, 24, 24))
+    images = np.clip(base[rng.integers(30, size=2500)] + rng.integers(-40, 41, (2500, 3, 24, 24)), 0, 255).astype(np.uint8)
+    labels = rng.integers(0, 5, 2500)
+    np.save(tmp_path / "x.npy", np.asfortranarray(images))
+    whole, blocks = (pairs_within(x, labels, 74 / 255, memory=memory) for x, memory in
+                     ((images, 2**32), (np.load(tmp_path / "x.npy", mmap_mode="r"), 2**21)))
+    flat = images.reshape(2500, -1)
+    value = np.concatenate([largest_differences(flat[at:at + 250], flat) for at in range(0, 2500, 250)])
+    i, j = np.nonzero(np.triu((value <= 74) & (labels[:, None] != labels), 1))
+    assert 100 < len(whole) == len(i)
+    for name in ("first", "second", "distance"): np.testing.assert_array_equal(getattr(whole, name), getattr(blocks, name))
+    assert list(zip(whole.distance * 255, whole.first, whole.second)) == pytest.approx(sorted(zip(value[i, j], i, j)))
+    with pytest.raises(ValueError, match="do not fit"): pairs_within(images, labels, 1, "all", memory=2**21)
+
+
+@pytest.mark.slow
+def test_pairs_of_cifar10_and_mnist_at_full_size():
+    try: cifar, mnist = (load(name, download=False).train for name in ("cifar10", "mnist"))
+    except (OSError, ValueError): pytest.skip("CIFAR-10 or MNIST is not on this machine")
+    for levels, which, expected in ((16, "other", 0), (54, "other", 1), (90, "other", 4482), (120, "other", 526_622), (120, "all", 686_930)):
+        assert len(pairs_within(cifar.images, cifar.labels, levels / 255, which)) == expected
+    assert len(pairs_within(mnist.images, mnist.labels, 200 / 255)) == 3
+
+
+@pytest.mark.slow
+def test_the_fewest_examples_are_ignored():
+    try: cifar = load("cifar10", download=False).train
+    except (OSError, ValueError): pytest.skip("CIFAR-10 is not on this machine")
+    found = separation.ignored_examples(cifar.images, cifar.labels, 36 / 255)
+    left = np.setdiff1d(np.arange(50_000), found["drop"])
+    assert len(found["drop"]) == 31 and not np.isin(found["close"].first, left)[np.isin(found["close"].second, left)].any()
+
+
+FOUR, TWO = [[0, 0], [0, 9], [200, 200], [200, 255]], [0, 1, 0, 1]
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+def held_in():
+    "The same four pictures in everything that a user may bring."
+    import pandas as pd
+    grey = np.array(FOUR, np.uint8)
+    return {"array": (grey, TWO), "tensor": (torch.tensor(FOUR, dtype=torch.uint8), torch.tensor(TWO)), "read-only": (read_only(grey.copy()), read_only(np.array(TWO))),
+            "pandas": (pd.DataFrame(grey), pd.Series(TWO)), "int32 labels": (grey, np.array(TWO, np.int32)), "byte order": (grey, np.array(TWO, ">i8")),
+            "bool labels": (grey, np.array(TWO, bool)), "floats": (grey / 255, TWO), "list": ((grey / 255).tolist(), TWO),
+            "big-endian floats": ((grey / 255).astype(">f8"), TWO), "requires grad": ((torch.tensor(FOUR) / 255.).requires_grad_(), torch.tensor(TWO)),
+            "list of tensors": ([torch.tensor(row, dtype=torch.uint8) for row in FOUR], TWO)}
+
+
+@pytest.mark.parametrize("held", held_in())
+def test_whatever_holds_the_pictures_the_answers_are_the_same(held):
+    images, labels = held_in()[held]
+    near = lambda found: found == pytest.approx([9 / 255, 55 / 255], abs=1e-7)
+    assert near(closest_pairs(images, labels, k=2).distance)
+    assert near(pairs_within(images, labels, 55.01 / 255).distance)
+    assert nearest_other(images, labels).distance == pytest.approx([9 / 255, 9 / 255, 55 / 255, 55 / 255], abs=1e-7)
+    assert nearest_own(images, labels).index.tolist() == [2, 3, 0, 1]
+    assert separation.class_minima(images, labels)[0][0, 1] == pytest.approx(9 / 255, abs=1e-7)
+    assert len(separation.ignored_examples(images, labels, 28 / 255)["drop"]) == 2
+    assert separation.duplicates(images, labels) == []
+    report = audit(images, labels, eps=.01)
+    assert near([pair["distance"] for pair in report["pairs"][:2]]) and report["ratio"] == pytest.approx(9 / 2.55, abs=1e-4)
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (np.array(FOUR, np.int32), "int32"), (np.array(FOUR) + 0j, "complex"), ({"x": FOUR}, "dict"), ([[0, 1], [2]], "images"),
+    (np.array([["a", "b"]] * 4), "images"), (np.full((4, 2), np.nan), "NaN"), (np.zeros((4, 0)), "shape"), (np.zeros(4), "shape")])
+def test_what_cannot_be_searched_is_named(wrong, message):
+    for work in (nearest_other, nearest_own, closest_pairs, audit, separation.class_minima, separation.duplicates,
+                 lambda x, y: pairs_within(x, y, .1), lambda x, y: separation.ignored_examples(x, y, .1)):
+        with pytest.raises(ValueError, match=message): work(wrong, TWO)
+
+
+def save_folder(folder, pictures):
+    for name, picture in pictures.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(folder / name) if hasattr(picture, "save") else (folder / name).write_bytes(picture)
+
+
+@pytest.mark.parametrize("kind", ["truncated", "corrupt", "bomb"])
+def test_damaged_pictures_are_named(kind, tmp_path):
+    import io
+    from PIL import Image
+    whole, stream = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)), io.BytesIO()
+    whole.save(stream, format="png")
+    if kind == "bomb":
+        stream = io.BytesIO()
+        Image.new("1", (20_000, 20_000)).save(stream, format="png")
+    damaged = {"truncated": stream.getvalue()[:900], "corrupt": b"no picture at all", "bomb": stream.getvalue()}[kind]
+    save_folder(tmp_path / "it's a folder", {"cat/a.png": whole, "dog/b.png": whole, "dog/odd one.png": damaged})
+    done = run("--images", tmp_path / "it's a folder", "--json", tmp_path / "a.json")
+    assert done.returncode == 2 and "odd one.png" in done.stderr and "Traceback" not in done.stderr and not (tmp_path / "a.json").exists()
+
+
+def test_sixteen_bits_do_not_turn_white(tmp_path):
+    from PIL import Image
+    levels = np.random.default_rng(0).integers(0, 65536, (4, 12, 12)).astype(np.uint16)
+    save_folder(tmp_path / "x", {f"{'cat' if i % 2 else 'dog'}/{i}.png": Image.fromarray(level) for i, level in enumerate(levels)})
+    done = run("--images", tmp_path / "x", "--json", tmp_path / "a.json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "a.json").read_text())
+    assert report["duplicates"] == [] and report["min"] == np.abs((levels[::2, None] >> 8).astype(int) - (levels[None, 1::2] >> 8)).max((2, 3)).min() / 255
+
+
+@pytest.mark.parametrize("content", [b"", b"no array", b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False, 'shape': (3,)}\n", "archive"])
+def test_files_that_are_no_arrays_are_named(content, tmp_path):
+    if content == "archive": np.savez(tmp_path / "x.npz", a=np.zeros(3)), (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    else: (tmp_path / "x.npy").write_bytes(content)
+    np.save(tmp_path / "y.npy", np.arange(3))
+    done = run("--images", tmp_path / "x.npy", "--labels-file", tmp_path / "y.npy")
+    assert done.returncode == 2 and "x.npy: it must be" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_outputs_are_tried_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run("--dataset", "digits", "--json", tmp_path / "file" / "r.json")
+    assert done.returncode == 2 and not done.stdout and "file" in done.stderr
+
+
+def test_a_read_only_package_folder_does_not_stop_it(tmp_path):
+    import shutil
+    from pathlib import Path
+    shutil.copytree(Path(separation.__file__).parent, tmp_path / "robustacc", ignore=shutil.ignore_patterns("__pycache__"))
+    code = ("import numba.core.caching as c, robustacc, numpy as np\n"
+            "c._CacheLocator.ensure_cache_path = lambda self: (_ for _ in ()).throw(OSError('read-only'))\n"
+            "from robustacc.search import nearest_other\nassert robustacc.__file__.startswith(%r)\n"
+            "print((nearest_other(np.array([[0], [10], [30]], np.uint8), [0, 0, 1]).distance * 255).tolist())" % str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path,
+                          env={k: v for k, v in __import__("os").environ.items() if k != "PYTHONPATH"} | {"PYTHONPATH": str(tmp_path)})
+    assert done.stdout == "[30.0, 20.0, 20.0]\n", done.stderr
