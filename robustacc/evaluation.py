@@ -162,6 +162,7 @@ def evaluate_robustness(model: Callable,  # images (n, c, h, w) in [0, 1] -> log
                         *,
                         early_removal: bool = True,  # attack only those that no earlier attack has broken
                         seed: int = 0,  # seed of all random draws
+                        first: int = 0,  # number of the first example, 0 or more: a part of a set has the draws that it has within the whole
                         batch_size: int | None = None,  # examples at a time; None: 64 on a CPU, 512 elsewhere
                         device: str = "cpu",  # where the model is
                         stochastic: bool = False,  # the model is meant to be random: do not compare two passes
@@ -179,7 +180,7 @@ def evaluate_robustness(model: Callable,  # images (n, c, h, w) in [0, 1] -> log
         chosen = np.flatnonzero(attacked[name])
         with channels_last(model, device), tqdm(total=len(chosen), desc=name, disable=not progress, leave=False) as bar:
             for x, y, i in pixel_batches(images, labels, chosen, batch_size=batch_size, device=device):
-                points = _checked_points(attack(model, x, y, threat, index=i, seed=seed), x, threat, name, i)
+                points = _checked_points(attack(model, x, y, threat, index=i + first, seed=seed), x, threat, name, i)
                 broken[name][i.cpu().numpy()] = ~_right(model, points, y, i)
                 bar.update(len(i))
         standing &= ~broken[name]
@@ -193,11 +194,12 @@ def robust(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
            threat: Threat,  # such as `Threat(.1)`
            *,
            seed: int = 0,  # seed of the random starts
+           first: int = 0,  # number of the first example, 0 or more
            batch_size: int | None = None,  # examples at a time; None: 64 on a CPU, 512 elsewhere
            device: str = "cpu",  # where the model is
            stochastic: bool = False,  # the model is meant to be random: do not compare two passes
            progress: bool = False,  # show a bar
            ) -> np.ndarray:  # (n,) bool
     "Which examples are classified correctly both as they are and after the attack."
-    return evaluate_robustness(model, images, labels, attack, threat, seed=seed, batch_size=batch_size, device=device,
+    return evaluate_robustness(model, images, labels, attack, threat, seed=seed, first=first, batch_size=batch_size, device=device,
                                stochastic=stochastic, progress=progress).worst

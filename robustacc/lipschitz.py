@@ -129,6 +129,7 @@ def local_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits 
                     eps: float,  # radius of the ball
                     search: LocalLipschitz = LocalLipschitz(),  # the search
                     seed: int = 0,  # seed of the starts
+                    first: int = 0,  # number of the first example, 0 or more: a part of a set has the starts that it has within the whole
                     batch_size: int | None = None,  # examples at a time; None: 64 on a CPU, 512 elsewhere
                     device: str = "cpu",  # where the model is
                     stochastic: bool = False,  # the model is meant to be random: do not compare two passes
@@ -142,7 +143,7 @@ def local_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits 
     n, values = len(images), np.zeros(len(images))
     with channels_last(model, device), tqdm(total=n, desc="Lipschitz", disable=not progress, leave=False) as bar:
         for x, _, i in pixel_batches(images, labels, np.arange(n), batch_size=batch_size, device=device):
-            values[i.cpu().numpy()] = search(model, x, threat, index=i, seed=seed).double().cpu().numpy()
+            values[i.cpu().numpy()] = search(model, x, threat, index=i + first, seed=seed).double().cpu().numpy()
             bar.update(len(i))
     return values
 

@@ -31,7 +31,6 @@ from .records import differences, find_records, finished, save_weights, source, 
 from .separation import Pairs, close_pairs, nearest_other, random_labels
 from .statistics import wilson
 from .fitting import fit
-from .measuring import numbered
 from .recipes import PRECISIONS, PROOF_PROFILES, RADIUS, Recipe, find_proof_recipe, stretched
 from .runs import run_name
 from .train import Plan, find_device, find_dtype, keep_freed_memory, option, parse_option, ran_in, save_outcomes
@@ -175,7 +174,7 @@ def measure(model: nn.Module,  # images -> logits
         def work(start, stop):
             images, labels = split.images[start:stop], split.labels[start:stop]
             if attack is None: return correct(model, images, labels, device=p.device)
-            return robust(model, images, labels, numbered(attack, start), threat, seed=p.seed, device=p.device)
+            return robust(model, images, labels, attack, threat, first=start, seed=p.seed, device=p.device)
         pieces[key] = (len(split), work)
     for part, split in {"train": data.train, "test": data.test, **({"true_test": truth} if truth else {})}.items():
         piece(f"{part}_acc", split)
