@@ -28,7 +28,7 @@ from sklearn.neighbors import NearestNeighbors
 from robustacc.data import DATASETS, load
 from robustacc.files import atomic_write
 from robustacc.records import environment
-from robustacc.separation import nearest_other
+from robustacc.search import nearest_other, pairs_within
 
 
 @njit(nogil=True)
@@ -101,9 +101,53 @@ def measure(name: str, queries: int, references: int) -> dict:
             "scaling": scaling}
 
 
+RADII = {"cifar10": (16, 90, 120), "mnist": (200,)}  # grey levels
+
+
+def tree_within(q, r, radius):
+    "scikit-learn's radius search, by brute force, as pairs (query, reference)."
+    found = NearestNeighbors(radius=radius + .5, algorithm="brute", metric="chebyshev").fit(r.astype(np.float64)).radius_neighbors(q.astype(np.float64))[1]
+    return {(i, int(j)) for i, row in enumerate(found) for j in row}
+
+
+def all_within(value, radius): return set(zip(*(places.tolist() for places in np.nonzero(value <= radius))))
+
+
+WITHIN = {
+    "scipy cdist chebyshev": lambda q, r, radius: all_within(cdist(q, r, "chebyshev"), radius),
+    "scikit-learn brute radius_neighbors": tree_within,
+    "torch.cdist p=inf": lambda q, r, radius: all_within(torch.cdist(torch.tensor(q).float(), torch.tensor(r).float(), p=math.inf).numpy(), radius),
+}  # faiss has no range search for l-infinity
+
+
+def within(name: str, queries: int, references: int) -> list[dict]:
+    "All pairs within a radius: this package at full size beside `nearest_other` in the same run, and peers on a part."
+    train, rows = load(name).train, []
+    images, labels = train.images, train.labels
+    flat = images.reshape(len(images), -1)
+    q, r = flat[:queries], flat[-references:]
+    pairs_within(images[:3000], labels[:3000], .1), nearest_other(images[:3000], labels[:3000], backend="filter")
+    for radius in RADII.get(name, (64,)):
+        nearest = cpu(lambda: nearest_other(images, labels, backend="filter"), 3)[0]
+        for which in ("other", "all") if radius == RADII.get(name, (64,))[-1] else ("other",):
+            seconds, wall, found = cpu(lambda: pairs_within(images, labels, radius / 255, which), 3)
+            rows.append({"radius": radius, "method": f"robustacc pairs_within, {which}", "pairs": len(found), "full_cpu_seconds": seconds,
+                         "of_nearest_other": seconds / nearest, "measured_on": f"{len(images)} x {len(images)}"})
+        found = pairs_within(q, np.zeros(len(q), int), radius / 255, "all", reference=r, reference_labels=np.zeros(len(r), int))
+        ours = set(zip(found.first.tolist(), found.second.tolist()))
+        for peer, work in WITHIN.items():
+            seconds, _, answer = cpu(lambda: work(q, r, radius))
+            assert answer == ours, (peer, radius)
+            full = seconds / (len(q) * len(r)) * len(images)**2 / 2
+            rows.append({"radius": radius, "method": peer, "pairs": None, "full_cpu_seconds": full, "of_nearest_other": full / nearest,
+                         "measured_on": f"{len(q)} x {len(r)}"})
+            print(f"{name}: within {radius}: {peer}: {full / nearest:.0f} times nearest_other", file=sys.stderr, flush=True)
+    return rows
+
+
 def first_call() -> dict:
     "Seconds of the first search in a fresh process, without and with the compiler's cache."
-    code = ("import time, numpy as np\nfrom robustacc.separation import nearest_other\nx = np.zeros((3000, 64), np.uint8)\n"
+    code = ("import time, numpy as np\nfrom robustacc.search import nearest_other, pairs_within\nx = np.zeros((3000, 64), np.uint8)\n"
             "t = time.perf_counter(); nearest_other(x, np.arange(3000) % 2, backend='filter'); print(time.perf_counter() - t)")
     with tempfile.TemporaryDirectory() as cache:
         run = lambda: float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
@@ -127,6 +171,10 @@ def as_markdown(report: dict) -> str:
             sizes, seconds = data["scaling"][key].keys(), data["scaling"][key].values()
             lines += ["", f"| {what} | " + " | ".join(f"{size:,}" for size in sizes) + " |", "|---" * (1 + len(sizes)) + "|",
                       "| CPU s | " + " | ".join(f"{s:.2f}" for s in seconds) + " |"]
+        lines += ["", "All pairs within a radius; half of all pairs are looked at, and so projected for the peers. faiss has no range search for l-infinity.", "",
+                  "| radius, levels | method | pairs | measured on | full size, CPU s | of `nearest_other` |", "|---:|---|---:|---|---:|---:|"]
+        lines += [f"| {row['radius']} | {row['method']} | {'' if row['pairs'] is None else format(row['pairs'], ',')} | {row['measured_on']} | "
+                  f"{row['full_cpu_seconds']:,.2f}{' (projected)' if row['pairs'] is None else ''} | {row['of_nearest_other']:,.2f} |" for row in data["within"]]
         lines.append("")
     first = report["first_call"]
     return "\n".join(lines + [f"First search of a fresh process: {first['compiling']:.1f} s when it compiles, "
@@ -155,7 +203,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent)
     options = parser.parse_args()
     report = {"environment": environment(), "cpus": len(os.sched_getaffinity(0)), "first_call": first_call(),
-              "datasets": {name: measure(name, options.queries, options.references) for name in options.datasets}}
+              "datasets": {name: {**measure(name, options.queries, options.references), "within": within(name, options.queries, options.references)}
+                           for name in options.datasets}}
     options.out.mkdir(parents=True, exist_ok=True)
     plot(report, options.out / "separation.png")
     atomic_write(options.out / "separation.json", json.dumps(report, indent=1) + "\n")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['audit', 'audit_page', 'audit_command']
 
-# %% ../nbs/01a_auditing.ipynb #b434b036
+# %% ../nbs/01a_auditing.ipynb #5d514e9d
 import base64
 import html
 import io
@@ -24,7 +24,7 @@ from .files import atomic_write
 from .search import Pairs, closest_pairs, nearest_other, pairs_within, widest_radius
 from .separation import duplicates, show_pairs, statistics
 
-# %% ../nbs/01a_auditing.ipynb #19887957
+# %% ../nbs/01a_auditing.ipynb #127944b6
 def _radius(eps: float | None, images: np.ndarray, p: str, low: float, high: float) -> float:
     "The attack radius, 8/255 if none is given; `ValueError` where that has no meaning."
     unit = images.dtype == np.uint8 or (low >= 0 and high <= 1)
@@ -32,7 +32,7 @@ def _radius(eps: float | None, images: np.ndarray, p: str, low: float, high: flo
         raise ValueError(f"eps: values run from {low:g} to {high:g}, so it must be given, in the same units (8/255 is for pixels in [0, 1])")
     return check_eps(8 / 255 if eps is None else eps, p if unit else "2")
 
-# %% ../nbs/01a_auditing.ipynb #f6a1cef7
+# %% ../nbs/01a_auditing.ipynb #95eb5cf7
 def _scales(images: np.ndarray) -> list[str]:
     "A note on columns of very different width; for floating point tables (n, d)."
     if images.ndim != 2 or images.dtype == np.uint8 or images.shape[1] < 2: return []
@@ -54,7 +54,7 @@ def _notes(images: np.ndarray) -> tuple[list[str], float, float]:
     for note in notes: warnings.warn(note, stacklevel=3)
     return notes, low, high
 
-# %% ../nbs/01a_auditing.ipynb #a7efff95
+# %% ../nbs/01a_auditing.ipynb #9d904b3d
 def _verdict(report: Mapping) -> str:
     "The report in plain words."
     conflicts, close, eps, least = report["conflicts"], report["close"], report["eps"], report["min"]
@@ -71,7 +71,7 @@ def _verdict(report: Mapping) -> str:
             f"(2 would do). Nothing in this sample stands in the way of a classifier that is accurate on it and robust at this "
             f"eps; whether one generalises is another question (see the margins).{notes}")
 
-# %% ../nbs/01a_auditing.ipynb #632246da
+# %% ../nbs/01a_auditing.ipynb #61b99f51
 def _named(entries: list[dict], files: Sequence[str] | None, classes: Sequence[str] | None) -> list[dict]:
     "Groups or pairs with the names of their files and classes, where there are names."
     named = []
@@ -87,7 +87,7 @@ def _check_names(names: Sequence[str] | None, n: int, what: str) -> None:
     "`ValueError` if there are names, but not enough of them."
     if names is not None and len(names) < n: raise ValueError(f"{what}: {len(names)} names for {n}: there must be one for each")
 
-# %% ../nbs/01a_auditing.ipynb #13a8e8a0
+# %% ../nbs/01a_auditing.ipynb #3744e132
 def audit(images: np.ndarray,  # (n, ...) uint8, bool or float: array, tensor, list or table
           labels: np.ndarray,  # (n,) integers
           *,
@@ -110,7 +110,7 @@ def audit(images: np.ndarray,  # (n, ...) uint8, bool or float: array, tensor, l
     pairs = closest_pairs(images, labels, k=k, p=p, neighbours=found)
     return _report(images, labels, {"eps": eps, "p": p, **statistics(found, eps)}, close, pairs, notes, files, classes)
 
-# %% ../nbs/01a_auditing.ipynb #6d447571
+# %% ../nbs/01a_auditing.ipynb #d8bdfc81
 def _report(images, labels, numbers: dict, close: Pairs, pairs: Pairs, notes: list, files, classes) -> dict:
     "The parts of an audit as plain JSON, with a verdict."
     groups = _named(duplicates(images, labels), files, classes)
@@ -122,7 +122,7 @@ def _report(images, labels, numbers: dict, close: Pairs, pairs: Pairs, notes: li
               "notes": notes, "sha256": Split(np.asarray(images), labels).sha256()}
     return {**report, "verdict": _verdict(report)}
 
-# %% ../nbs/01a_auditing.ipynb #5395f008
+# %% ../nbs/01a_auditing.ipynb #08f6f20e
 _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
 <style>body{{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}}
 td,th{{padding:.2rem .8rem;text-align:left}}img{{max-width:100%}}
@@ -142,7 +142,7 @@ def _listed(entries: Sequence[dict], distance: bool) -> str:
         lines.append(f"<li>{html.escape(what, quote=False)}" + (f": {entry['distance']:.5f}" if distance else "") + "</li>")
     return f"<ul>{''.join(lines)}</ul>" if lines else "<p>none</p>"
 
-# %% ../nbs/01a_auditing.ipynb #8bf7a73a
+# %% ../nbs/01a_auditing.ipynb #3fc32f8c
 def _pairs_picture(report: Mapping, images: np.ndarray, labels: np.ndarray) -> str:
     "The closest pairs as a PNG in base64."
     import matplotlib.pyplot as plt
@@ -171,7 +171,7 @@ def audit_page(report: Mapping,  # from `audit`
                         conflicts=_listed(report["conflicts"], False), pairs=_listed(report["pairs"], True),
                         picture=_pairs_picture(report, images, labels))
 
-# %% ../nbs/01a_auditing.ipynb #ad0f6ad4
+# %% ../nbs/01a_auditing.ipynb #57a669cc
 def _load_array(path: Path) -> np.ndarray:
     "The array of a .npy file; `ValueError` names a file that holds none."
     try: array = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -187,14 +187,15 @@ def _own_set(options) -> tuple:
     if path.is_dir():
         from robustacc.pictures import read_folder
         if labels is not None: raise ValueError(f"--labels-file {labels}: it must be left out for a folder, whose sub-folders are the classes")
-        folder = read_folder(path, size=options.size)
+        try: folder = read_folder(path, size=options.size)
+        except ValueError as error: raise ValueError(str(error).replace("with size", "with --size")) from error
         for note, n in folder.notes.items(): print(f"note: {n} pictures {note}", file=sys.stderr)
         return folder.images, folder.labels, folder.files, folder.classes
     if options.size is not None: raise ValueError(f"--size {options.size}: it must be left out for a file; it is for folders of pictures")
     if labels is None: raise ValueError(f"--images {path} is a file: give its labels with --labels-file y.npy")
     return _load_array(path), np.array(_load_array(Path(labels))), None, None
 
-# %% ../nbs/01a_auditing.ipynb #2cc7a55c
+# %% ../nbs/01a_auditing.ipynb #c7627cb9
 def audit_command(options,  # of the command line of `robustacc.separation`
                   search: Mapping,  # options of the search
                   ) -> None:

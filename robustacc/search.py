@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WHICH', 'Neighbours', 'Pairs', 'nearest_other', 'nearest_own', 'widest_radius', 'pairs_within', 'closest_pairs']
 
-# %% ../nbs/00d_search.ipynb #8a8b8632
+# %% ../nbs/00d_search.ipynb #09c1c7ad
 import math
 import os
 from collections.abc import Callable
@@ -17,7 +17,7 @@ import torch
 from .checks import as_array, check_images, check_labels, check_norm, unknown_name
 from .kernels import COMPILED, Search, check_fit, largest_differences, nearest_by_filter, pairs_by_filter, rows, tiles
 
-# %% ../nbs/00d_search.ipynb #b2f7c2ba
+# %% ../nbs/00d_search.ipynb #1042e0c6
 @dataclass(frozen=True)
 class Neighbours:
     "For each query the distance to its nearest neighbour and where that lies; equal distances go to the lowest index."
@@ -41,7 +41,7 @@ class Pairs:
         return [{"first": int(i), "second": int(j), "labels": [int(first_labels[i]), int(second_labels[j])], "distance": float(d)}
                 for i, j, d in zip(self.first, self.second, self.distance)]
 
-# %% ../nbs/00d_search.ipynb #3679eb54
+# %% ../nbs/00d_search.ipynb #a0cc49ef
 def _checked(images, labels, what: str) -> tuple[np.ndarray, np.ndarray]:
     "Images and labels of one set."
     images = check_images(images, name=f"{what}images", pixels=False)
@@ -58,7 +58,7 @@ def _other_class(values: np.ndarray, query_codes: np.ndarray, codes: np.ndarray)
     if (codes == codes[0]).all() and (query_codes == codes[0]).any():
         raise ValueError(f"labels: every reference example has label {values[codes[0]]}: there must be another class")
 
-# %% ../nbs/00d_search.ipynb #63e6165d
+# %% ../nbs/00d_search.ipynb #e30e96ee
 def _search(queries, query_labels, reference, reference_labels, *, which: str, p, memory: int, threads: int | None,
             device: str = "cpu", progress: bool | None = None) -> Search:
     "Check a search; `reference` None means within the queries."
@@ -76,7 +76,7 @@ def _search(queries, query_labels, reference, reference_labels, *, which: str, p
     if which == "other": _other_class(values, query_codes, codes)
     return Search(queries, query_codes, reference, codes, which, within, p, memory, threads or _cpus(), str(device), progress)
 
-# %% ../nbs/00d_search.ipynb #057b9d62
+# %% ../nbs/00d_search.ipynb #9d186cf7
 def _values(queries: np.ndarray, block: np.ndarray, p: float) -> np.ndarray:
     "Every distance between two blocks of rows; exact integers for uint8 (levels, or sums of squares), squares for p = 2."
     if queries.dtype == np.uint8 and p == 2:
@@ -92,7 +92,7 @@ def _distance(search: Search, value: np.ndarray) -> np.ndarray:
     distance = np.sqrt(np.maximum(value, 0)) if search.p == 2 else value
     return distance / 255 if search.queries.dtype == np.uint8 else distance
 
-# %% ../nbs/00d_search.ipynb #deeb31a5
+# %% ../nbs/00d_search.ipynb #f099dfda
 def _counts(search: Search, start: int, stop: int, first: int, last: int, pairs: bool = False) -> np.ndarray:
     "Which references first..last count for queries start..stop."
     i, j = np.arange(start, stop)[:, None], np.arange(first, last)
@@ -101,7 +101,7 @@ def _counts(search: Search, start: int, stop: int, first: int, last: int, pairs:
     if search.within: counts &= i < j if pairs else i != j
     return counts
 
-# %% ../nbs/00d_search.ipynb #b986366e
+# %% ../nbs/00d_search.ipynb #bd5d69ad
 def _step(search: Search) -> int:
     "How many references a tile of brute force takes, so that it stays in the cache and within the memory."
     return int(np.clip(min(2**22, search.memory // 16) // search.d, 16, 2048))
@@ -124,14 +124,14 @@ def _brute(search: Search) -> tuple[np.ndarray, np.ndarray]:
             run(work, min(step, 256))
     return best, index
 
-# %% ../nbs/00d_search.ipynb #603551b0
+# %% ../nbs/00d_search.ipynb #3b17f28c
 def _torch_values(search: Search, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     "As `_values`, for tensors."
     if search.p == math.inf: return torch.cdist(a, b, p=math.inf)
     if search.queries.dtype == np.uint8: return (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * (a @ b.T)
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist") ** 2
 
-# %% ../nbs/00d_search.ipynb #8e8e93da
+# %% ../nbs/00d_search.ipynb #1e48bea1
 def _torch(search: Search) -> tuple[np.ndarray, np.ndarray]:
     "All distances, tile by tile, on a torch device."
     n, m, device = len(search.queries), len(search.reference), search.device
@@ -152,7 +152,7 @@ def _torch(search: Search) -> tuple[np.ndarray, np.ndarray]:
             run(work, min(step, 1024))
     return best, index
 
-# %% ../nbs/00d_search.ipynb #5a1d81f6
+# %% ../nbs/00d_search.ipynb #dfb05037
 def _faiss_index(block: np.ndarray, device: str):
     "A flat l-infinity index of the rows, on the GPU where one is asked for and faiss has it."
     try: import faiss
@@ -172,7 +172,7 @@ def _lowest(value: np.ndarray, place: np.ndarray, m: int) -> tuple[np.ndarray, n
     lowest = np.where(value == least[:, None], place, m).min(1)
     return least, np.where(np.isfinite(least), lowest, -1), (farthest > least) | ~np.isfinite(least)
 
-# %% ../nbs/00d_search.ipynb #7c7e38f1
+# %% ../nbs/00d_search.ipynb #d81220e2
 def _faiss(search: Search) -> tuple[np.ndarray, np.ndarray]:
     "The nearest through faiss, with one index per label; uint8 under l-infinity."
     best, index = np.full(len(search.queries), math.inf), np.full(len(search.queries), -1, np.int64)
@@ -190,7 +190,7 @@ def _faiss(search: Search) -> tuple[np.ndarray, np.ndarray]:
             pending = pending[~(certain | (most == len(counted)))]
     return best, index
 
-# %% ../nbs/00d_search.ipynb #9b007a9f
+# %% ../nbs/00d_search.ipynb #9e8e75af
 _BACKENDS = {"filter": nearest_by_filter, "brute": _brute, "torch": _torch, "faiss": _faiss}
 
 
@@ -212,7 +212,7 @@ def _nearest(*sets, backend: str, **options) -> Neighbours:
     value, index = _backend(search, backend)(search)
     return Neighbours(_distance(search, value), index)
 
-# %% ../nbs/00d_search.ipynb #04048e78
+# %% ../nbs/00d_search.ipynb #525921a1
 def nearest_other(queries: np.ndarray,  # (n, ...) images, uint8 (fast and exact) or float; may be memory-mapped
                   query_labels: np.ndarray,  # (n,) integers
                   reference: np.ndarray | None = None,  # (m, ...) images of the same kind; None: the queries themselves
@@ -229,7 +229,7 @@ def nearest_other(queries: np.ndarray,  # (n, ...) images, uint8 (fast and exact
     return _nearest(queries, query_labels, reference, reference_labels, which="other", p=p, backend=backend, memory=memory,
                     threads=threads, device=device, progress=progress)
 
-# %% ../nbs/00d_search.ipynb #66359f3a
+# %% ../nbs/00d_search.ipynb #6ca7c800
 def nearest_own(queries: np.ndarray,  # (n, ...) images, uint8 (fast and exact) or float; may be memory-mapped
                 query_labels: np.ndarray,  # (n,) integers
                 reference: np.ndarray | None = None,  # (m, ...) images of the same kind; None: the queries, each apart from itself
@@ -246,7 +246,7 @@ def nearest_own(queries: np.ndarray,  # (n, ...) images, uint8 (fast and exact) 
     return _nearest(queries, query_labels, reference, reference_labels, which="same", p=p, backend=backend, memory=memory,
                     threads=threads, device=device, progress=progress)
 
-# %% ../nbs/00d_search.ipynb #c723dbe5
+# %% ../nbs/00d_search.ipynb #ef16dfeb
 def widest_radius(images: np.ndarray,  # (n, ...) uint8 or float
                   p: float | str = math.inf,  # the norm: inf or 2
                   ) -> float:  # in [0, 1] units for uint8
@@ -264,7 +264,7 @@ def _radius(radius: float, images: np.ndarray, p: float | str) -> float:
     limit, hint = ("0 or more, and finite", "") if images.dtype != np.uint8 else (f"0 to {top:g}", f"; {radius} of 255 grey levels are {radius}/255")
     raise ValueError(f"radius {radius!r}: it must be {limit}{hint if 1 < number <= 255 else ''}")
 
-# %% ../nbs/00d_search.ipynb #f5e66269
+# %% ../nbs/00d_search.ipynb #cafc7ab8
 def _pairs_brute(search: Search, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "All pairs by brute force, unsorted: first, second, distance."
     m, step, found, total = len(search.reference), _step(search), [], [0]
@@ -281,7 +281,7 @@ def _pairs_brute(search: Search, radius: float) -> tuple[np.ndarray, np.ndarray,
             run(work, min(step, 256))
     return tuple(np.concatenate(parts) for parts in zip(*found)) if found else (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
-# %% ../nbs/00d_search.ipynb #3098f966
+# %% ../nbs/00d_search.ipynb #31013374
 WHICH = ("other", "same", "all")  # pairs of different labels, of equal labels, or both
 
 
@@ -308,7 +308,7 @@ def pairs_within(images: np.ndarray,  # (n, ...) uint8 (fast and exact) or float
     order = np.lexsort((second, first, distance))
     return Pairs(first[order], second[order], distance[order])
 
-# %% ../nbs/00d_search.ipynb #20e4accd
+# %% ../nbs/00d_search.ipynb #3928ae7e
 def _rows_within(sets: tuple, at: np.ndarray, radius: float, **options) -> list[tuple[float, int, int]]:
     "Pairs of the queries at some positions with the whole reference; within one set only with later ones."
     images, labels, reference, reference_labels = sets
@@ -327,7 +327,7 @@ def _kth(neighbours: Neighbours, k: int, within: bool) -> float:
     distinct = {(min(i, j), max(i, j)) if within else (i, j): neighbours.distance[i] for i, j in zip(order.tolist(), neighbours.index[order].tolist()) if j >= 0}
     return float(sorted(distinct.values())[k - 1]) if len(distinct) >= k else math.inf
 
-# %% ../nbs/00d_search.ipynb #0f07a4ce
+# %% ../nbs/00d_search.ipynb #4084059a
 def closest_pairs(queries: np.ndarray,  # (n, ...) images, uint8 or float
                   query_labels: np.ndarray,  # (n,) integers
                   reference: np.ndarray | None = None,  # (m, ...) images of the same kind; None: pairs within the queries
@@ -339,7 +339,8 @@ def closest_pairs(queries: np.ndarray,  # (n, ...) images, uint8 or float
                   **options) -> Pairs:  # sorted by distance, then by index
     "The k closest pairs with different labels; `options` go to `nearest_other`."
     if k < 1: raise ValueError(f"k {k}: it must be at least 1")
-    sets = tuple(None if s is None else as_array(s) for s in (queries, query_labels, reference, reference_labels))
+    names = ("images", "labels", "reference images", "reference labels")
+    sets = tuple(None if s is None else as_array(s, name=n) for s, n in zip((queries, query_labels, reference, reference_labels), names))
     neighbours = neighbours or nearest_other(*sets, p=p, **options)
     limit = _kth(neighbours, k, reference is None)
     below = np.nextafter(limit, 0) if limit < math.inf else widest_radius(sets[0], p)
