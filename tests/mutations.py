@@ -1,7 +1,7 @@
 """python tests/mutations.py [NUMBER...]: change one thing at a time in a copy of a chapter, and see whether the chapter notices.
 
-Each line of `MUTATIONS` is a chapter, a piece of its exported code, what takes its place, and a test that is known to notice it where the chapter does not. A change that nothing notices is a gap: an assertion is
-missing. A chapter takes seconds to minutes, so this is run by hand. Chapters run in processes that are forked from this one, after it has imported
+Each line of `MUTATIONS` is a chapter, a piece of its exported code, what takes its place, and, where the chapter does not notice it, a test that does.
+A change that nothing notices is a gap: an assertion is missing. A chapter takes seconds to minutes, so this is run by hand. Chapters run in processes that are forked from this one, after it has imported
 what they need; a chapter defines its own module itself, and imports only unchanged ones.
 """
 import contextlib
@@ -34,13 +34,13 @@ MUTATIONS = [
     ("00d_publishing", 'source["dirty"] is not False and not allow_dirty', "False"),
     ("00d_publishing", "if not to.is_relative_to(results)", "if False", "tests/test_publishing.py"),
     ("runs", 'if settings["eps"] != RADIUS.get(dataset, settings["eps"])', "if False"),
-    ("runs", 'if settings["dropout"] != dropout', "if settings[\"dropout\"] is not None"),
-    ("noise", "(seed & _MASK, seed >> 32 & _MASK, *_words", "(seed & _MASK, 0, *_words"),
-    ("noise", "(index >> 32) & _MASK", "0 & _MASK"),
-    ("03_attacks", "range(steps + (keep == \"best\"))", "range(steps)"),
+    ("runs", 'if settings["dropout"] != dropout', "if settings[\"dropout\"] is not None", "tests/test_proof.py"),
+    ("noise", "(seed & _MASK, seed >> 32 & _MASK, *_words", "(seed & _MASK, 0, *_words", "tests/test_noise.py"),
+    ("noise", "(index >> 32) & _MASK", "0 & _MASK", "tests/test_noise.py"),
+    ("03_attacks", "range(steps + (keep == \"best\"))", "range(steps)", "tests/test_ascent.py"),
     ("03_attacks", "top[:, 2:].mean(1)", "top[:, 1:].mean(1)"),
-    ("03_attacks", "clamp_max(1), delta)).clamp_(0, 1)", "clamp_max(1), delta))"),
-    ("03_attacks", "rows = (dead if won is None else dead & ~won)", "rows = dead"),
+    ("03_attacks", "clamp_max(1), delta)).clamp_(0, 1)", "clamp_max(1), delta))", "tests/test_ascent.py"),
+    ("03_attacks", "rows = (dead if won is None else dead & ~won)", "rows = dead", "tests/test_ascent.py"),
     ("evaluation", "<= threat.eps + 1e-5 * max(1, threat.eps))", "<= threat.eps + 1e-1 * max(1, threat.eps))"),
     ("evaluation", "        standing &= ~broken[name]", "        pass"),
     ("03a_lipschitz", "2 * values / top_two_margin(logits)", "values / top_two_margin(logits)"),

@@ -54,6 +54,7 @@ class Number:
     large: float = math.inf
     most: float = math.inf
     tiny: float = 0.
+    small: float = 0.  # below it a value may be refused or not
 
     def expects(self, text: str) -> str:
         if text.lower() == "none": return "accept" if self.none else "refuse"
@@ -64,7 +65,7 @@ class Number:
         if not self.whole and not math.isfinite(value): return "refuse"
         inside = (value > self.low if self.open_low else value >= self.low) and (value < self.high if self.open_high else value <= self.high) and value <= self.most
         if not inside: return "refuse"
-        if value > self.large: return "either"
+        if value > self.large or value < self.small: return "either"
         return "warn" if 0 < value < self.tiny else "accept"
 
     def value(self, text): return None if text.lower() == "none" else int(text) if self.whole else float(text)
@@ -107,7 +108,7 @@ PROOF = {name: TRAIN[name] for name in ("lam", "epochs", "eps", "seed", "device"
 SEPARATION = {
     "labels": Choice(("original", "random", "permutation"), none=False), "seed": Number(whole=True, none=False, large=2**32 - 1, most=2**63), "p": Choice(("inf", "2"), none=False, also=("Linf", "l2")),
     "pairs": Number(low=1, whole=True, none=False, large=1000, most=2**31), "backend": Choice(("auto",), none=False), "device": Choice(("cpu",), none=False, also=("auto", "cuda")),
-    "threads": Number(low=1, whole=True, none=False, large=64, most=2**31), "memory": Number(open_low=True, none=False, large=64, most=2**40), "json": Place()}
+    "threads": Number(low=1, whole=True, none=False, large=64, most=2**31), "memory": Number(open_low=True, none=False, large=64, most=2**40, small=.01), "json": Place()}
 AUDIT = {"eps": Number(high=1, open_low=True, none=False, tiny=1e-12), "labels-file": Place(), "images": Place(), "html": Place(), "size": Number(low=1, whole=True, none=False, large=512, most=10**5)} \
     | {name: SEPARATION[name] for name in ("p", "pairs", "threads", "memory", "json")}
 

@@ -1,0 +1,31 @@
+"""Pieces of the ascent, where the chapter tries other cases."""
+import torch
+
+from robustacc.attacks import Threat, ascend, steepest_direction
+from robustacc.noise import NoiseKey
+
+
+def test_the_last_iterate_can_be_the_best():
+    "A sum only rises, so with keep='best' the end is the last iterate, also after a single step."
+    x = torch.full((2, 1, 2, 2), .5)
+    for steps in (1, 2, 3):
+        found = ascend(lambda v: v.flatten(1).sum(1), x, x, Threat(.3), steps=steps, step_size=.1, keep="best")
+        assert torch.allclose(found, x + .1 * steps)
+    falls = ascend(lambda v: -(v - .6).abs().flatten(1).sum(1), x, x, Threat(.3), steps=2, step_size=.08, keep="best")
+    assert torch.allclose(falls, x + .08)                                          # the second step goes on to .66 or back to .5
+
+
+def test_the_l2_projection_stays_in_the_box_too():
+    x, threat = torch.full((3, 1, 2, 2), .95), Threat(.5, "2")
+    for far in (x + .3, x + torch.tensor([[.04, 2.], [-.2, .1]])):
+        found = threat.project(far, x)
+        assert found.max() <= 1 and found.min() >= 0 and (threat.length(found - x) <= .5 + 1e-6).all()
+    assert torch.allclose(threat.project(x - .1, x), x - .1)
+
+
+def test_only_examples_that_are_not_won_get_a_random_step():
+    points = torch.rand(6, 1, 3, 3).requires_grad_(True)
+    won = torch.tensor([True, False, True, False, True, False])
+    found = steepest_direction((points * 0).flatten(1).sum(1), points, Threat(.1), won=won, key=NoiseKey(torch.arange(6)))
+    assert (found[won] == 0).all() and (found[~won].abs() == 1).all()
+    assert (steepest_direction((points * 0).flatten(1).sum(1), points, Threat(.1)) == 0).all()
