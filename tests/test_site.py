@@ -19,6 +19,7 @@ from robustacc.recipes import PROFILES
 from robustacc.records import SCHEMA, as_json
 from robustacc.site import __main__ as site
 from robustacc.site import pages, render
+from robustacc.site.cells import page_name
 
 ROOT = checkout()
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
@@ -40,7 +41,7 @@ title = demo
 custom_sidebar = True
 renderer = robustacc.site.entries.ApiDoc
 procs = robustacc.site.entries:fold_source
-skip_procs = rm_export add_links
+skip_procs = rm_export,add_links
 """
 
 
@@ -61,6 +62,7 @@ def notebook(path, *cells, **metadata):
 
 
 FINDINGS = ("index", "explorer", "how-robust", "ledger", "proved-trade-off", "random-labels", "smoothness")
+LINKED = ("01_separation.ipynb", "02_theory.ipynb", "03a_lipschitz.ipynb", "04a_ledger.ipynb")  # chapters that the findings name
 METHOD = dict(name="TRADES", label="TRADES(beta=6)", variant="paper", steps=10, step=.2, beta=6.)
 RECORD = dict(kind="train", metrics={"test_acc": 97.5, "adv_test_acc": {"pgd": 80., "mt": 70.}, "counts": {"adv_test_acc/mt": 100}}, data={}, environment={}, source={"commit": "0123456789abcdef", "dirty": False}, seconds=1., schema=SCHEMA, settings=dict(
     dataset="digits", arch="CNN2", profile="smoke", seed=0, dropout=None, eps=.1, tools=None, method=METHOD, recipe=as_json(asdict(PROFILES["smoke"]["digits"][1]))))
@@ -68,7 +70,8 @@ RECORD = dict(kind="train", metrics={"test_acc": 97.5, "adv_test_acc": {"pgd": 8
 
 def small_checkout(root):
     nbs = root / "nbs"
-    notebook(nbs / "index.ipynb", "# demo\n\n> A *small* site", "See [measuring](01_measure.ipynb) by @someone2020 and [runs](runs/index.ipynb).")
+    notebook(nbs / "index.ipynb", "# demo\n\n> A *small* site", "See [measuring](01_measure.ipynb) by @someone2020 and [runs](runs/index.ipynb).", "## Use it on your own data and model")
+    for name in LINKED: notebook(nbs / name, f"# {name.split('_')[1].split('.')[0].title()}", "The findings link to this chapter.")
     notebook(nbs / "01_measure.ipynb", "# Measuring\n\n> How far?", code("#| default_exp measure"), code("#| export\nimport math"),
              "The rhinoceros is $x^2$.\n\n::: {.callout-note}\n## Differences from the paper\nNone.\n:::",
              code("dataset: str = 'digits'  # which\nseed: int = 0  # the seed", tags=["parameters"]),
@@ -81,7 +84,7 @@ def small_checkout(root):
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, nbs / name)
     (nbs / "references.bib").write_text("@misc{someone2020, title={A Title}, author={Someone, Ann}, year={2020}}\n")
     (root / "settings.ini").write_text(SETTINGS)
-    contents = ["index.ipynb", {"section": "Chapters", "contents": ["01_measure.ipynb", "02_train.ipynb"]},
+    contents = ["index.ipynb", {"section": "Chapters", "contents": ["01_measure.ipynb", "02_train.ipynb", *LINKED]},
                 {"section": "Results", "contents": [{"text": "All runs", "href": "runs/index.ipynb"}]}]
     (root / "_quarto.yml").write_text(yaml.safe_dump({
         "project": {"type": "website"}, "bibliography": "references.bib",
@@ -121,7 +124,7 @@ def page(root, name):
 def test_pages_exist_and_no_link_is_broken(built):
     found = {p.relative_to(built / "_docs").as_posix() for p in (built / "_docs").rglob("*.html")}
     expected = {f"runs/{kind}-{dataset}.html" for kind in ("measure", "train") for dataset in DATASETS} | {f"findings/{name}.html" for name in FINDINGS}
-    assert found == {"index.html", "measure.html", "train.html", "runs/index.html",
+    assert found == {"index.html", "measure.html", "train.html", *(page_name(name) for name in LINKED), "runs/index.html",
                      "runs/train-digits-cnn2-trades-beta6-seed0-smoke.html"} | expected
     assert render.check_links(built / "_docs") == []
 

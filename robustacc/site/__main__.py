@@ -102,7 +102,7 @@ def build(root: str | Path,  # the checkout
     root, chosen = Path(root).resolve(), choose_engine(engine)
     out, trees = root / out, [root / runs, root / results]
     proc, records = _process(root), read_records(trees)
-    for line in records[1]: print(f"robustacc.site: left out: {line}", file=sys.stderr)
+    for line in records[1]: print(f"robustacc.site: {line}", file=sys.stderr)
     named = write_runs(proc, root / "nbs", trees, records)
     config = with_runs(yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8")), named, kinds(root / "nbs"))
     write_findings(proc, root / "nbs", records[0], config["website"].get("site-url", ""))

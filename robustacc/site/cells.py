@@ -116,6 +116,7 @@ def _output(output: dict, options: dict[str, str], figure: Callable[[bytes, str]
 
 # %% ../../nbs/10_site.ipynb #fb433ea6
 def _said(text: str) -> dict[str, str]:
+    text = re.sub(r"^:::.*?^:::\s*$", "", text, flags=re.S | re.M)  # a callout is no section
     headings = re.findall(r"^#{2,4}\s+(.*?)(?:\s*\{.*\})?\s*$", text, flags=re.M)
     prose = [part for part in re.split(r"\n\s*\n", text.strip()) if re.match(r"[A-Z*`_\[]", part)]
     sentence = re.split(r"(?<=[.:!?])\s+(?=[A-Z])", _plain(prose[-1]))[-1] if prose else ""
