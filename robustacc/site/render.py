@@ -134,8 +134,7 @@ def fragment(text: str,  # the markdown of a page
              root: str = "",  # from this page to the site's folder, such as `../`
              ) -> tuple[str, str]:  # the table of contents and the body, as HTML
     "A page's markdown through pandoc, or from the cache."
-    assets = Path(assets)
-    files = [assets / "site.lua", assets / "fragment.html", *filter(None, [bibliography, names])]
+    files = [Path(assets) / "site.lua", Path(assets) / "fragment.html", *filter(None, [bibliography, names])]
     kept = cache / f"{fingerprint(text, root, *files)}.html" if cache else None
     if kept and kept.exists(): done = kept.read_text(encoding="utf-8")
     else:
@@ -143,7 +142,8 @@ def fragment(text: str,  # the markdown of a page
         done = pandoc(text, f"-Mroot={root}", f"-Mnames={names or ''}", "-f", "markdown", "-t", "html5", "--mathml", "--toc", "--toc-depth=3", "--wrap=none",
                       f"--template={files[1]}", f"--lua-filter={files[0]}", *(cite if bibliography and "@" in text else []))
         if kept: atomic_write(kept, done)
-    contents, _, body = re.sub(r"<h1(.*?)</h1>", r"<h2\1</h2>", done, flags=re.S).partition("<!--body-->")  # the references
+    done = re.sub(r"<th([^>]*)></th>", r"<td\1></td>", re.sub(r"<h1(.*?)</h1>", r"<h2\1</h2>", done, flags=re.S))  # references; heads without text
+    contents, _, body = done.partition("<!--body-->")
     return contents.strip(), body.strip()
 
 
