@@ -19,6 +19,7 @@ from robustacc.recipes import PROFILES
 from robustacc.records import SCHEMA, as_json
 from robustacc.site import __main__ as site
 from robustacc.site import pages, render
+from robustacc.site.cells import page_name
 
 ROOT = checkout()
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
@@ -40,7 +41,7 @@ title = demo
 custom_sidebar = True
 renderer = robustacc.site.entries.ApiDoc
 procs = robustacc.site.entries:fold_source
-skip_procs = rm_export
+skip_procs = rm_export,add_links
 """
 
 
@@ -60,14 +61,17 @@ def notebook(path, *cells, **metadata):
     return path
 
 
+FINDINGS = ("index", "explorer", "how-robust", "ledger", "proved-trade-off", "random-labels", "smoothness")
+LINKED = ("01_separation.ipynb", "02_theory.ipynb", "03a_lipschitz.ipynb", "04a_ledger.ipynb")  # chapters that the findings name
 METHOD = dict(name="TRADES", label="TRADES(beta=6)", variant="paper", steps=10, step=.2, beta=6.)
-RECORD = dict(kind="train", metrics={}, data={}, environment={}, source={"commit": "0123456789abcdef", "dirty": False}, seconds=1., schema=SCHEMA, settings=dict(
+RECORD = dict(kind="train", metrics={"test_acc": 97.5, "adv_test_acc": {"pgd": 80., "mt": 70.}, "counts": {"adv_test_acc/mt": 100}}, data={}, environment={}, source={"commit": "0123456789abcdef", "dirty": False}, seconds=1., schema=SCHEMA, settings=dict(
     dataset="digits", arch="CNN2", profile="smoke", seed=0, dropout=None, eps=.1, tools=None, method=METHOD, recipe=as_json(asdict(PROFILES["smoke"]["digits"][1]))))
 
 
 def small_checkout(root):
     nbs = root / "nbs"
-    notebook(nbs / "index.ipynb", "# demo\n\n> A *small* site", "See [measuring](01_measure.ipynb) by @someone2020 and [runs](runs/index.ipynb).")
+    notebook(nbs / "index.ipynb", "# demo\n\n> A *small* site", "See [measuring](01_measure.ipynb) by @someone2020 and [runs](runs/index.ipynb).", "## Use it on your own data and model")
+    for name in LINKED: notebook(nbs / name, f"# {name.split('_')[1].split('.')[0].title()}", "The findings link to this chapter.")
     notebook(nbs / "01_measure.ipynb", "# Measuring\n\n> How far?", code("#| default_exp measure"), code("#| export\nimport math"),
              "The rhinoceros is $x^2$.\n\n::: {.callout-note}\n## Differences from the paper\nNone.\n:::",
              code("dataset: str = 'digits'  # which\nseed: int = 0  # the seed", tags=["parameters"]),
@@ -80,7 +84,7 @@ def small_checkout(root):
         (shutil.copytree if source.is_dir() else shutil.copy2)(source, nbs / name)
     (nbs / "references.bib").write_text("@misc{someone2020, title={A Title}, author={Someone, Ann}, year={2020}}\n")
     (root / "settings.ini").write_text(SETTINGS)
-    contents = ["index.ipynb", {"section": "Chapters", "contents": ["01_measure.ipynb", "02_train.ipynb"]},
+    contents = ["index.ipynb", {"section": "Chapters", "contents": ["01_measure.ipynb", "02_train.ipynb", *LINKED]},
                 {"section": "Results", "contents": [{"text": "All runs", "href": "runs/index.ipynb"}]}]
     (root / "_quarto.yml").write_text(yaml.safe_dump({
         "project": {"type": "website"}, "bibliography": "references.bib",
@@ -118,9 +122,9 @@ def page(root, name):
 
 
 def test_pages_exist_and_no_link_is_broken(built):
-    pages = {p.relative_to(built / "_docs").as_posix() for p in (built / "_docs").rglob("*.html")}
-    expected = {f"runs/{kind}-{dataset}.html" for kind in ("measure", "train") for dataset in DATASETS}
-    assert pages == {"index.html", "measure.html", "train.html", "runs/index.html",
+    found = {p.relative_to(built / "_docs").as_posix() for p in (built / "_docs").rglob("*.html")}
+    expected = {f"runs/{kind}-{dataset}.html" for kind in ("measure", "train") for dataset in DATASETS} | {f"findings/{name}.html" for name in FINDINGS}
+    assert found == {"index.html", "measure.html", "train.html", *(page_name(name) for name in LINKED), "runs/index.html",
                      "runs/train-digits-cnn2-trades-beta6-seed0-smoke.html"} | expected
     assert render.check_links(built / "_docs") == []
 
@@ -238,6 +242,76 @@ def test_a_chapter_that_the_sidebar_does_not_list_is_an_error(built, capsys):
     assert snapshot(built / "_docs") == before
 
 
+def test_the_front_page_asks_and_the_findings_say_what_was_not_run(built):
+    text = page(built, "index.html")
+    assert "<h1>Do robust classifiers have to be less accurate?</h1>" in text and 'href="findings/explorer.html"' in text
+    assert "not run" in page(built, "findings/index.html") and "not decided" in page(built, "findings/index.html")
+
+
+def test_the_table_of_all_rows_has_ours_and_the_papers_and_so_have_its_files(built):
+    text, rows = page(built, "findings/explorer.html"), json.loads(page(built, "results.json"))["rows"]
+    ours = [row for row in rows if row["source"] == "ours"]
+    assert [(r["row"], r["test_acc"], r["mt"], r["mt_n"], r["difference_mt"]) for r in ours] == [("TRADES(beta=6)", 97.5, 70., 100, None)]
+    assert text.count('<tr class="paper"') == len(rows) - 1 and text.count('<tr class="ours"') == 1
+    assert len(page(built, "results.csv").splitlines()) == len(rows) + 1
+    assert json.loads(page(built, "record.schema.json"))["title"] == "robustacc record"
+    assert 'href="../records/smoke/digits/CNN2/trades-beta6-seed0.json"' in text
+
+
+def test_a_broken_record_is_named_and_the_site_is_built_without_it(built, capsys):
+    before = snapshot(built / "_docs")
+    path = built / "_runs" / "smoke" / "digits" / "CNN2" / "at<b>$x$-seed0.json"
+    path.write_text('{"kind": "train"')
+    try:
+        assert run(built, "--engine", "pandoc", "--check", "--out", str(built / "_other")) == 0
+        said, text = capsys.readouterr().err, (built / "_other" / "runs" / "index.html").read_text()
+    finally: path.unlink()
+    assert "left out" in said and "at<b>$x$-seed0.json" in said
+    assert "at&lt;b&gt;$x$-seed0.json" in text and "<b>$x$" not in text
+    shutil.rmtree(built / "_other")
+    assert run(built, "--engine", "pandoc") == 0 and snapshot(built / "_docs") == before
+
+
+def test_names_from_runs_are_shown_as_text(built):
+    path = built / "_runs" / "smoke" / "notebooks" / "train-digits-a|b*<i>.ipynb"
+    notebook(path, "# Learning", code("dataset = 'a|<b>$1$'", tags=["parameters"]))
+    try:
+        assert run(built, "--engine", "pandoc", "--check", "--out", str(built / "_other")) == 0
+        text = (built / "_other" / "runs" / "train-digits.html").read_text()
+        own, = (p.read_text() for p in (built / "_other" / "runs").glob("train-digits-a*.html"))
+    finally: path.unlink()
+    assert "train-digits-a|b*&lt;i&gt;" in text and "a|&lt;b&gt;$1$" in own
+    shutil.rmtree(built / "_other")
+
+
+def test_a_formula_that_did_not_render_is_an_error(built, capsys):
+    path = built / "nbs" / "02_train.ipynb"
+    kept = path.read_text()
+    try:
+        path.write_text(kept.replace("Slow.", "As slow as $x $ is."))
+        assert run(built, "--engine", "pandoc", "--check") == 1
+    finally: path.write_text(kept)
+    assert "train.html: $x $ (a formula that did not render)" in capsys.readouterr().err
+
+
+def test_outside_of_a_checkout_the_error_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(site, "checkout", lambda: None)
+    assert site.main([]) == 1
+    assert "the site is built from a checkout: name it with --root" in capsys.readouterr().err
+
+
+def test_the_site_stays_out_of_the_wheel_and_within_its_size():
+    assert '"robustacc.site"' in (ROOT / "setup.py").read_text()
+    assert sum(len(p.read_text().splitlines()) for p in (ROOT / "robustacc" / "site").glob("*.py")) <= 1212
+
+
+def test_help_shows_shapes_and_units():
+    import robustacc.attacks
+    assert "    number of steps" in inspect.getdoc(robustacc.attacks.PGD)
+    done = subprocess.run([sys.executable, "-c", "import robustacc.paper; help(robustacc.paper.table)"], cwd=ROOT, capture_output=True, text=True)
+    assert "Parameters" in done.stdout and "the table's number in the paper, 1 to 14" in done.stdout
+
+
 @pytest.mark.slow
 def test_a_folder_that_begins_with_a_dot_is_no_obstacle(tmp_path):
     root = small_checkout(tmp_path / ".hidden" / "_proc" / "demo")
@@ -310,10 +384,10 @@ def test_readme_links_lead_to_files():
 
 def test_the_sidebar_lists_every_notebook():
     config = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
-    titles = {p.name: p.name for p in pages.chapters(ROOT / "nbs")} | {"runs/index.ipynb": "All runs"}
-    listed = [entry.source for entry in render.flat(render.sidebar(config, titles))]
-    chapters = [name for name in listed if name[0].isdigit()]
-    assert chapters == sorted(chapters)
+    titles = {p.name: p.name for p in pages.chapters(ROOT / "nbs")} | {"runs/index.ipynb": "All runs"} | {f"findings/{name}.ipynb": name for name in FINDINGS}
+    groups = [[entry.source for entry in group.below] for group in render.sidebar(config, titles)]
+    assert all(group == sorted(group) for group in groups[2:]) and sum(groups, []).count("runs/index.ipynb") == 1
+    assert sorted(sum(groups, [])) == sorted(name for name in titles if name != "index.ipynb")  # each once
 
 
 @pytest.mark.slow

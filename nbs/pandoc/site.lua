@@ -67,6 +67,23 @@ local function link(element)
   return element
 end
 
+-- `name` -> a link to its entry; a method's name leads to its class.
+local entries, root = {}, ""
+
+local function read_meta(meta)
+  root = pandoc.utils.stringify(meta.root or "")
+  local file = io.open(pandoc.utils.stringify(meta.names or ""))
+  if file then entries = pandoc.json.decode(file:read("a"), false) end
+end
+
+local function entry(code)
+  local name = code.text:gsub("%(%)$", "")
+  local target = entries[name] or entries[name:match("^(.*)%.[^.]*$") or ""]
+  if target then return pandoc.Link({ code }, root .. target), false end
+end
+
+local function leave(element) return element, false end
+
 local function reference(element)
   if #element.citations ~= 1 then return nil end
   local id = element.citations[1].id
@@ -105,7 +122,9 @@ local function fix_ids(doc)
 end
 
 return {
+  { Meta = read_meta },
   { Pandoc = fix_ids },
+  { traverse = "topdown", Link = leave, Header = leave, Code = entry },
   { Para = labelled_equation, Figure = figure },
   { Div = callout, Link = link, Cite = reference, Table = table_ },
 }

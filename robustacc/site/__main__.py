@@ -6,23 +6,14 @@
 __all__ = ['ENGINES', 'choose_engine', 'build', 'readme', 'main']
 
 # %% ../../nbs/10e_site_build.ipynb #a71a3a9f
-import argparse
-import json
-import os
-import re
-import shlex
-import shutil
-import subprocess
-import sys
-import tempfile
+import argparse, json, os, re, shlex, shutil, subprocess, sys, tempfile
 from collections.abc import Sequence
-from configparser import ConfigParser
 from pathlib import Path
 
 import yaml
 
 from ..files import atomic_write, checkout
-from .cells import directives, front_matter, joined, notebook_markdown, page_name, read_notebook, write_notebook
+from .cells import directives, front_matter, notebook_markdown, read_notebook, write_notebook
 from .entries import entries_first
 from .findings import write_findings
 from .pages import chapters, kinds, read_records, without_heading, write_runs
@@ -45,51 +36,24 @@ def _process(root: str | Path) -> Path:
         if done.returncode: raise RuntimeError("nbdev could not process the notebooks:\n" + done.stderr.strip()[-2000:])
         missing = [name for name in now if not (folder / name).exists()]
         if missing: raise RuntimeError(f"nbdev left out {', '.join(missing)}: does a folder above it begin with a dot?")
-        _tidy(folder, _site_address(root))
+        _tidy(folder)
         atomic_write(stamp, json.dumps(now, indent=1))
     for path in (root / "nbs").glob("*.bib"): shutil.copy2(path, folder / path.name)
     return folder
 
-# %% ../../nbs/10e_site_build.ipynb #6c8e089e
-def _site_address(root: str | Path) -> str:
-    "The address in `settings.ini`, which nbdev puts before every link."
-    parser = ConfigParser(delimiters=["="])
-    parser.read(Path(root) / "settings.ini", encoding="utf-8")
-    host, base = (parser["DEFAULT"].get(name, "").strip("/") for name in ("doc_host", "doc_baseurl"))
-    return f"{host}/{base}/"
-
-
-def _local_links(text: str, address: str, entries: dict[str, set[str]]) -> str:
-    "Turn links to the published site into links between the pages in a folder."
-    def local(match):
-        label, page, name = match[1], match[2], match[3] or ""
-        while name and name not in entries.get(page, ()): name = name.rpartition(".")[0]
-        return f"[{label}]({page}#{name})" if name else label if match[3] else f"[{label}]({page})"
-    text = re.sub(r"\[\[(`[^`]+`)\]\([^)]*\)\]\(", r"[\1](", text)  # a link in a link: the author's own counts
-    return re.sub(r"\[(`[^`]+`)\]\(" + re.escape(address) + r"([\w.-]+\.html)(?:#([\w.]*))?\)", local, text)
-
 # %% ../../nbs/10e_site_build.ipynb #6b73a4cf
-def _tidy(folder: str | Path, address: str) -> None:
-    "Make nbdev's links relative and put the entries before their source, in every processed notebook."
-    books = {path: read_notebook(path) for path in chapters(folder)}
-    texts = {path: json.dumps(book) for path, book in books.items()}
-    entries = {page_name(p.name): set(re.findall(r"\{#([\w.]+) \.api\}", text)) for p, text in texts.items()}
-    for path, book in books.items():
-        if not book["metadata"].get("in_order"): book["cells"] = entries_first(book["cells"])
-        book["metadata"]["in_order"] = True
-        for cell in book["cells"]:
-            if cell["cell_type"] == "markdown": cell["source"] = _local_links(cell["source"], address, entries)
-            for output in cell.get("outputs", []):
-                data = output.get("data", {})
-                if "text/markdown" in data: data["text/markdown"] = _local_links(joined(data["text/markdown"]), address, entries)
-        if json.dumps(book) != texts[path]: write_notebook(path, book)
+def _tidy(folder: Path) -> None:
+    "Put the entries before their source, in every processed notebook."
+    for path in chapters(folder):
+        book = read_notebook(path)
+        if book["metadata"].get("in_order"): continue
+        write_notebook(path, {**book, "cells": entries_first(book["cells"]), "metadata": {**book["metadata"], "in_order": True}})
 
 # %% ../../nbs/10e_site_build.ipynb #c4ecbdb6
 ENGINES = ("auto", "quarto", "pandoc")
 
 
 def _find_quarto() -> str | None:
-    "Quarto's program, where there is one."
     return shutil.which(os.environ.get("ROBUSTACC_QUARTO") or "quarto")
 
 
@@ -138,10 +102,10 @@ def build(root: str | Path,  # the checkout
     root, chosen = Path(root).resolve(), choose_engine(engine)
     out, trees = root / out, [root / runs, root / results]
     proc, records = _process(root), read_records(trees)
-    for line in records[1]: print(f"robustacc.site: left out: {line}", file=sys.stderr)
+    for line in records[1]: print(f"robustacc.site: {line}", file=sys.stderr)
     named = write_runs(proc, root / "nbs", trees, records)
-    write_findings(proc, root / "nbs", records[0], _site_address(root))
     config = with_runs(yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8")), named, kinds(root / "nbs"))
+    write_findings(proc, root / "nbs", records[0], config["website"].get("site-url", ""))
     atomic_write(proc / "_quarto.yml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as folder:

@@ -6,10 +6,7 @@
 __all__ = ['joined', 'read_notebook', 'write_notebook', 'directives', 'fenced', 'notebook_markdown', 'front_matter', 'page_name']
 
 # %% ../../nbs/10_site.ipynb #4e29c291
-import base64
-import html
-import json
-import re
+import base64, html, json, re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -62,7 +59,6 @@ def fenced(text: str,  # any text
 
 
 def _code(code: str, options: dict[str, str]) -> str:
-    "The code of a cell: shown, folded or hidden."
     if not code or options.get("echo") == "false": return ""
     block = fenced(code, ".python")
     if options.get("code-fold") not in ("true", "show"): return block
@@ -74,7 +70,6 @@ _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 
 
 def _boxed(text: str, kind: str = "") -> str:
-    "Plain output in a box as a terminal would show it in the end, or nothing: no escapes, of each line the last state."
     lines = (line.rstrip().rpartition("\r")[2] for line in _ANSI.sub("", text).replace("\r\n", "\n").split("\n"))
     text = "\n".join(lines).strip("\n")
     if not text.strip(): return ""
@@ -87,12 +82,10 @@ _IMAGES = {"image/png": ".png", "image/jpeg": ".jpg", "image/svg+xml": ".svg"}
 
 
 def _plain(text: str) -> str:
-    "A line of markdown without its marks, for an attribute in double quotes."
     return re.sub(r"\[([^]]*)\]\([^)]*\)|[`*$\\{}]", r"\1", " ".join(text.split())).replace('"', "'")
 
 
 def _image(data: dict, mime: str, options: dict[str, str], figure: Callable[[bytes, str], str], place: dict[str, str]) -> str:
-    "A picture with its caption and a text that stands for it."
     content = joined(data[mime])
     raw = content.encode() if mime == "image/svg+xml" else base64.b64decode(content)
     caption = options.get("fig-cap") or place.get("heading", "")
@@ -102,7 +95,6 @@ def _image(data: dict, mime: str, options: dict[str, str], figure: Callable[[byt
 
 # %% ../../nbs/10_site.ipynb #776eabbc
 def _table(text: str) -> str:
-    "An HTML output without the style sheet of pandas, its numbers marked."
     text = re.sub(r"<style.*?</style>", "", text, flags=re.S).replace(' border="1"', "").replace(' style="text-align: right;"', "")
     return re.sub(r"<td>(?=\s*[-+−±]?[\d.][\d.,%]*\s*(±[^<]*)?</td>)", '<td class="number">', text)
 
@@ -124,7 +116,7 @@ def _output(output: dict, options: dict[str, str], figure: Callable[[bytes, str]
 
 # %% ../../nbs/10_site.ipynb #fb433ea6
 def _said(text: str) -> dict[str, str]:
-    "The last heading and the last sentence of a markdown cell, as far as it has them."
+    text = re.sub(r"^:::.*?^:::\s*$", "", text, flags=re.S | re.M)  # a callout is no section
     headings = re.findall(r"^#{2,4}\s+(.*?)(?:\s*\{.*\})?\s*$", text, flags=re.M)
     prose = [part for part in re.split(r"\n\s*\n", text.strip()) if re.match(r"[A-Z*`_\[]", part)]
     sentence = re.split(r"(?<=[.:!?])\s+(?=[A-Z])", _plain(prose[-1]))[-1] if prose else ""

@@ -6,9 +6,7 @@
 __all__ = ['verbatim', 'escaped', 'cell_text', 'ApiDoc', 'only_imports', 'fold_source', 'entries_first']
 
 # %% ../../nbs/10a_site_entries.ipynb #ef96ddff
-import ast
-import inspect
-import re
+import ast, inspect, re
 from dataclasses import is_dataclass
 from importlib import import_module
 from operator import attrgetter
@@ -32,7 +30,6 @@ def _exported(symbol: Any) -> Any:
 
 # %% ../../nbs/10a_site_entries.ipynb #08a868b7
 def _signature(symbol: Any, name: str) -> str:
-    "How a function is called: names and defaults; types stand in the table."
     try: found = inspect.signature(symbol).parameters.values()
     except (TypeError, ValueError): return name
     bare = [p.replace(annotation=p.empty) for p in found if p.name != "self"]
@@ -66,7 +63,6 @@ def cell_text(text: str,  # one line of markdown
 
 # %% ../../nbs/10a_site_entries.ipynb #c46e4b1c
 def _parameter_table(symbol: object) -> str:
-    "Name, type, default and meaning of every parameter, from the comments beside them."
     found = [p for p in parameters(symbol) if p.name != "return" or p.text]
     if not any(p.text for p in found): return ""
     rows = [["Parameter", "Type", "Default", "Meaning"]]
@@ -78,7 +74,6 @@ def _parameter_table(symbol: object) -> str:
 
 # %% ../../nbs/10a_site_entries.ipynb #c9b980e1
 def _method_table(symbol: object) -> str:
-    "The public methods of a class and the first line of what they say."
     rows = []
     for name, value in vars(symbol).items():
         function = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
@@ -104,9 +99,8 @@ class ApiDoc:
         tables = [_parameter_table(symbol), _method_table(symbol) if inspect.isclass(symbol) else ""]
         self.markdown = "\n\n".join(filter(None, [head, call, text, *tables]))
 
-    def _repr_markdown_(self): return self.markdown
-
     def __repr__(self): return self.markdown
+    _repr_markdown_ = __repr__
 
 # %% ../../nbs/10a_site_entries.ipynb #04330ee2
 def only_imports(code: str,  # Python code

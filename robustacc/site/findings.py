@@ -6,9 +6,7 @@
 __all__ = ['ROW_COLUMNS', 'all_rows', 'write_findings']
 
 # %% ../../nbs/10c_site_findings.ipynb #baf7ec04
-import csv
-import io
-import json
+import csv, io, json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,18 +31,15 @@ ROW_COLUMNS = ("source", "dataset", "network", "row", "profile", "seeds", "test_
 
 
 def _at(metrics: Any, place: Sequence[str]) -> float | None:
-    "A value among the metrics of a record, or None."
     for name in place: metrics = metrics.get(name) if isinstance(metrics, dict) else None
     return metrics
 
 
 def _either(values: Sequence[object]) -> str:
-    "The one value that all have, or all values."
     return ", ".join(sorted({str(value) for value in values if value}))
 
 # %% ../../nbs/10c_site_findings.ipynb #67902ec1
 def _our_row(runs: Sequence[dict]) -> dict:
-    "A row of the table from the records of its seeds."
     s, counts = runs[0]["settings"], runs[0]["metrics"].get("counts") or {}
     name = run_name(s)
     found = {"source": "ours", "dataset": name.dataset, "network": name.arch, "row": row_label(s), "profile": name.profile, "seeds": len(runs),
@@ -112,7 +107,6 @@ def _smoothness(rows: Sequence[dict]) -> list[dict]:
 
 # %% ../../nbs/10c_site_findings.ipynb #c0444dcc
 def _facts(records: Sequence[dict], rows: Sequence[dict]) -> dict:
-    "What the templates are told."
     by_kind = {}
     for record in records: by_kind.setdefault(record["kind"], {}).setdefault(record["settings"].get("dataset"), []).append(record)
     one = {kind: {d: found[0] for d, found in some.items()} for kind, some in by_kind.items()}
@@ -127,7 +121,7 @@ _NAMES = {"mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR-10", "resimagenet"
 def write_findings(proc: str | Path,  # the processed notebooks
                    nbs: str | Path,  # the notebooks, with `pandoc/pages`
                    records: Sequence[dict],  # as `find_records` gives them
-                   address: str,  # where the site is published, for citations
+                   address: str,  # where the site is published, for citations; may be empty
                    ) -> None:
     "Write the answer into the front page, the pages of the claims, and the table of all rows with its CSV and JSON."
     proc, templates, rows = Path(proc), Path(nbs) / "pandoc" / "pages", all_rows(records)

@@ -7,10 +7,7 @@ __all__ = ['fill', 'Kind', 'chapters', 'kinds', 'read_records', 'Run', 'is_row',
            'write_runs']
 
 # %% ../../nbs/10b_site_pages.ipynb #5a7309c4
-import ast
-import re
-import shutil
-import warnings
+import ast, re, shutil, warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -123,11 +120,6 @@ class Run:
         "The name of its page, without a suffix."
         return re.sub(r"[^\w.-]", "-", "-".join(filter(None, [self.path.stem.lower(), self.profile])))
 
-    @property
-    def origin(self) -> str:
-        "Where the file lies, from its tree on."
-        return "/".join(self.path.parts[-4 if self.path.parent.name == "notebooks" else -2:])
-
 
 def is_row(record: dict,  # as `find_records` gives it
            ) -> bool:
@@ -136,7 +128,6 @@ def is_row(record: dict,  # as `find_records` gives it
 
 # %% ../../nbs/10b_site_pages.ipynb #e1bc8e2d
 def _record_of(path: Path, kind: Kind, dataset: str, profile: str, records: Sequence[dict]) -> dict | None:
-    "The record that a run has written."
     for record in records:
         if kind.many and is_row(record):
             name = RunName.parse(record["file"])
@@ -167,17 +158,11 @@ def rank(profile: str,  # a profile, or any other word
     "The place of a profile in lists."
     return [*reversed(PROFILES), profile].index(profile)
 
-
-def _best_first(runs: Iterable[Run]) -> list[Run]:
-    "The most complete profile first."
-    return sorted(runs, key=lambda run: (rank(run.profile), run.page))
-
 # %% ../../nbs/10b_site_pages.ipynb #5aaa449a
 _RELATIVE = re.compile(r"(\]\()(?![a-z][a-z0-9+.-]*:|#|/|\.\./|attachment:)")
 
 
 def _run_cell(cell: dict) -> dict | None:
-    "One cell of a run as its page shows it; None where it shows nothing."
     if cell["cell_type"] == "raw": return None
     if cell["cell_type"] == "markdown": return {**cell, "source": _RELATIVE.sub(r"\1../", cell["source"])}
     options, code = directives(cell["source"])
@@ -191,7 +176,6 @@ def _run_cell(cell: dict) -> dict | None:
 
 
 def _failed(cells: Iterable[dict]) -> bool:
-    "Whether some cell ended with an exception."
     return any(o["output_type"] == "error" for c in cells for o in c.get("outputs", []))
 
 
@@ -226,18 +210,13 @@ def new_page(title: str,  # the title
 def without_heading(cells: Sequence[dict],  # of a notebook
                     ) -> list[dict]:
     "The cells with title and description taken out of the first one that has them."
-    done, cells = [], list(cells)
-    while cells:
-        cell = cells.pop(0)
-        if cell["cell_type"] == "markdown" and re.search(r"^#\s+\S", cell["source"], flags=re.M):
-            rest = re.sub(r"^#\s+\S.*\n*(>\s.*\n?)*", "", cell["source"], count=1, flags=re.M).strip()
-            return [*done, *([{**cell, "source": rest}] if rest else []), *cells]
-        done.append(cell)
-    return done
+    at = next((i for i, c in enumerate(cells) if c["cell_type"] == "markdown" and re.search(r"^#\s+\S", c["source"], flags=re.M)), None)
+    if at is None: return list(cells)
+    rest = re.sub(r"^#\s+\S.*\n*(>\s.*\n?)*", "", cells[at]["source"], count=1, flags=re.M).strip()
+    return [*cells[:at], *([{**cells[at], "source": rest}] if rest else []), *cells[at + 1:]]
 
 # %% ../../nbs/10b_site_pages.ipynb #542fd268
 def _about(run: Run, given: dict) -> list[str]:
-    "What a run was about: data set, network, row and seed."
     if run.record and is_row(run.record):
         s = run.record["settings"]
         return [run.dataset, s["arch"], row_label(s), f"seed {s['seed']}"]
@@ -256,7 +235,7 @@ def _run_notebook(run: Run, kind: Kind, templates: Path, others: Sequence[tuple[
     own = front_matter(book)
     title = ": ".join(filter(None, [own.get("title", kind.title), ", ".join(filter(None, _about(run, {**defaults, **given})))]))
     cells = [c for c in map(_run_cell, _from_mark(without_heading(book["cells"]))) if c]
-    return {**book, **new_page(title, own.get("description"), top, *cells, origin=run.origin)}
+    return {**book, **new_page(title, own.get("description"), top, *cells, origin="/".join(run.path.parts[-4 if run.path.parent.name == "notebooks" else -2:]))}
 
 # %% ../../nbs/10b_site_pages.ipynb #3cb7b783
 def _lightest(dataset: str) -> str:
@@ -301,7 +280,7 @@ def _index_page(known: Sequence[Kind], listed: Mapping[tuple[str, str], Sequence
 # %% ../../nbs/10b_site_pages.ipynb #a969618f
 def _run_pages(kind: Kind, dataset: str, runs: Sequence[Run], records: Sequence[dict], templates: Path) -> tuple[dict[str, dict], list[str]]:
     "The pages for one notebook and one data set: the runs, a list of them, or the word that there is none."
-    name, runs = "-".join(filter(None, [kind.name, dataset])), _best_first(runs)
+    name, runs = "-".join(filter(None, [kind.name, dataset])), sorted(runs, key=lambda run: (rank(run.profile), run.page))
     if kind.many:
         own = [r for r in records if is_row(r) and r["settings"]["dataset"] == dataset]
         profiles = sorted({r.profile for r in runs} | {r["settings"]["profile"] for r in own}, key=rank)

@@ -7,17 +7,11 @@ __all__ = ['Entry', 'with_runs', 'sidebar', 'flat', 'Page', 'read_pages', 'finge
            'Broken', 'check_links']
 
 # %% ../../nbs/10d_site_render.ipynb #9aa71901
-import hashlib
-import html
-import json
-import re
-import shutil
-import subprocess
+import hashlib, html, json, re, shutil, subprocess
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -136,23 +130,24 @@ def fragment(text: str,  # the markdown of a page
              assets: str | Path,  # the folder with `site.lua` and `fragment.html`
              bibliography: Path | None = None,  # a BibTeX file
              cache: Path | None = None,  # where results are kept
+             names: Path | None = None,  # a JSON file: what has an entry -> its address
+             root: str = "",  # from this page to the site's folder, such as `../`
              ) -> tuple[str, str]:  # the table of contents and the body, as HTML
     "A page's markdown through pandoc, or from the cache."
-    assets = Path(assets)
-    files = [assets / "site.lua", assets / "fragment.html", *([bibliography] if bibliography else [])]
-    kept = cache / f"{fingerprint(text, *files)}.html" if cache else None
+    files = [Path(assets) / "site.lua", Path(assets) / "fragment.html", *filter(None, [bibliography, names])]
+    kept = cache / f"{fingerprint(text, root, *files)}.html" if cache else None
     if kept and kept.exists(): done = kept.read_text(encoding="utf-8")
     else:
         cite = ["--citeproc", f"--bibliography={bibliography}", "-Mlink-citations", "-Mreference-section-title=References"]
-        done = pandoc(text, "-f", "markdown", "-t", "html5", "--mathml", "--toc", "--toc-depth=3", "--wrap=none",
+        done = pandoc(text, f"-Mroot={root}", f"-Mnames={names or ''}", "-f", "markdown", "-t", "html5", "--mathml", "--toc", "--toc-depth=3", "--wrap=none",
                       f"--template={files[1]}", f"--lua-filter={files[0]}", *(cite if bibliography and "@" in text else []))
         if kept: atomic_write(kept, done)
-    contents, _, body = re.sub(r"<h1(.*?)</h1>", r"<h2\1</h2>", done, flags=re.S).partition("<!--body-->")  # the references
+    done = re.sub(r"<th([^>]*)></th>", r"<td\1></td>", re.sub(r"<h1(.*?)</h1>", r"<h2\1</h2>", done, flags=re.S))  # references; heads without text
+    contents, _, body = done.partition("<!--body-->")
     return contents.strip(), body.strip()
 
 
 def _inline_html(text: str) -> Markup:
-    "A line of markdown with code and emphasis as HTML."
     done = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
     return Markup(re.sub(r"(?<!\w)\*([^*\s][^*]*)\*", r"<em>\1</em>", done))
 
@@ -177,10 +172,6 @@ class _PageText(HTMLParser):
         self.depth, self.inside = self.depth + (tag in self.skipped), self.inside + (tag in self.code)
         if tag in _BLOCKS: self._end_block()
         if tag in ("h2", "h3") and not self.depth: self.sections.append([found.get("id", ""), "", ""]); self.heading = True
-
-    def handle_startendtag(self, tag, attributes):
-        self.handle_starttag(tag, attributes)
-        self.handle_endtag(tag)
 
     def handle_endtag(self, tag):
         self.depth, self.inside = max(0, self.depth - (tag in self.skipped)), max(0, self.inside - (tag in self.code))
@@ -242,8 +233,11 @@ def render_pandoc(proc: str | Path,  # the processed notebooks, with `_quarto.ym
     entries = sidebar(config, {source: page.title for source, page in pages.items()})
     bibliography = proc / config["bibliography"] if config.get("bibliography") else None
     texts = [notebook_markdown(page.notebook, _figure_store(out, page)) for page in pages.values()]
-    make = partial(fragment, assets=assets, bibliography=bibliography, cache=proc / ".pandoc")
-    with ThreadPoolExecutor(workers) as pool: done = list(pool.map(make, texts))
+    named = [(name, page.href, place) for page, text in zip(pages.values(), texts) for name, place in re.findall(r"^#+ (\S+) \{#(\S+) \.api\}", text, flags=re.M)]
+    once = Counter(name for name, _, _ in named)
+    atomic_write(proc / ".names", json.dumps({name: f"{href}#{place}" for name, href, place in named if once[name] == 1}))
+    def make(text, page): return fragment(text, assets, bibliography, proc / ".pandoc", proc / ".names", "../" * page.href.count("/"))
+    with ThreadPoolExecutor(workers) as pool: done = list(pool.map(make, texts, pages.values()))
     for page, content in zip(pages.values(), done):
         atomic_write(out / page.href, _page_html(assets, page, content, entries, pages, config["website"]))
     found = [entry for page, (_, body) in zip(pages.values(), done) for entry in _search_entries(page, body)]
