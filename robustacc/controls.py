@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .conflicts import OptimalLoss, Tradeoff, frontier, optimal_robust_loss, population_loss
-from .search import pairs_within
-from .separation import nearest_other
+from .search import nearest_other, pairs_within
 from .statistics import upper_bound
 from .theory import class_margins
 

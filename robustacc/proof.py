@@ -28,7 +28,8 @@ from .networks import build
 from .paper import DATASET_NAMES, table
 from .processes import find_group
 from .records import differences, find_records, finished, save_weights, source, write_record
-from .separation import Pairs, close_pairs, nearest_other, random_labels
+from .search import Pairs, nearest_other
+from .separation import close_pairs, random_labels
 from .statistics import wilson
 from .fitting import fit
 from .recipes import PRECISIONS, PROOF_PROFILES, RADIUS, Recipe, find_proof_recipe, stretched

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from .arguments import check_count, check_kind, check_number
 from .checks import as_array, check_labels, check_norm, unknown_name
 from .renames import renamed
-from .separation import nearest_other
+from .search import nearest_other
 
 # %% ../nbs/02_theory.ipynb #d224b633
 def _rows(points: ArrayLike) -> np.ndarray:

@@ -17,7 +17,7 @@ from robustacc.attacks import MultiTargeted, PGD, Threat
 from robustacc.evaluation import correct, robust
 from robustacc.data import Data
 from robustacc.lipschitz import local_lipschitz
-from robustacc.separation import nearest_other
+from robustacc.search import nearest_other
 
 rng = np.random.default_rng(0)
 images = np.concatenate([rng.integers(0, 100, (40, 3, 8, 8)), rng.integers(150, 256, (40, 3, 8, 8))]).astype(np.uint8)
