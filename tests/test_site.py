@@ -296,7 +296,7 @@ def test_a_formula_that_did_not_render_is_an_error(built, capsys):
 
 def test_outside_of_a_checkout_the_error_says_so(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(site, "checkout", lambda: None)
-    assert site.main([]) == 1
+    assert site.main([]) == 2
     assert "the site is built from a checkout: name it with --root" in capsys.readouterr().err
 
 
@@ -356,7 +356,7 @@ def test_a_quarto_that_fails_leaves_the_old_site(built, tmp_path, monkeypatch, c
     monkeypatch.setenv("ROBUSTACC_QUARTO", str(program))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "index.html").write_text("old")
-    assert run(built, "--engine", "quarto", "--out", str(tmp_path / "out")) == 1
+    assert run(built, "--engine", "quarto", "--out", str(tmp_path / "out")) == 2
     assert "--no-execute" in capsys.readouterr().err
     assert snapshot(tmp_path / "out") == {"index.html": b"old"}
     shutil.rmtree(built / "_proc" / "_site", ignore_errors=True)
@@ -365,9 +365,9 @@ def test_a_quarto_that_fails_leaves_the_old_site(built, tmp_path, monkeypatch, c
 def test_without_quarto_auto_takes_pandoc_and_quarto_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ROBUSTACC_QUARTO", str(tmp_path / "nothing"))
     assert site.choose_engine("auto") == "pandoc"
-    assert run(ROOT, "--engine", "quarto", "--out", str(tmp_path / "out")) == 1
+    assert run(ROOT, "--engine", "quarto", "--out", str(tmp_path / "out")) == 2
     assert "quarto is not installed" in capsys.readouterr().err
-    assert run(ROOT, "--engine", "latex", "--out", str(tmp_path / "out")) == 1
+    assert run(ROOT, "--engine", "latex", "--out", str(tmp_path / "out")) == 2
     assert "'latex': expected one of auto, quarto, pandoc" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -66,9 +66,8 @@ def choose_engine(engine: str,  # `auto`, `quarto` or `pandoc`
     raise RuntimeError("quarto is not installed: put it on the PATH, name it in ROBUSTACC_QUARTO, or use pandoc")
 
 
-def _render_quarto(proc: str | Path, out: str | Path) -> None:
+def _render_quarto(proc: Path, out: Path) -> None:
     "Write the whole site with Quarto; `RuntimeError` with its last words where it fails."
-    proc, out = Path(proc), Path(out)
     call = [_find_quarto() or "quarto", "render", str(proc), "--no-execute", "--output-dir", "_site"]
     done = subprocess.run(call, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     made = proc / "_site"
@@ -78,9 +77,8 @@ def _render_quarto(proc: str | Path, out: str | Path) -> None:
     shutil.rmtree(made)
 
 # %% ../../nbs/10e_site_build.ipynb #e20b5ad9
-def _put_in_place(new: str | Path, out: str | Path) -> None:
+def _put_in_place(new: Path, out: Path) -> None:
     "Exchange a folder for a new one."
-    new, out = Path(new), Path(out)
     old = new.with_name(new.name + ".old")
     if out.exists(): os.replace(out, old)
     try: os.replace(new, out)
@@ -98,9 +96,11 @@ def build(root: str | Path,  # the checkout
           out: str | Path = "_docs",  # where the site goes
           check: bool = False,  # whether a broken link is an error
           ) -> Path:  # the site's folder
-    "Build the site; `RuntimeError` where a step fails, and then the old site stays."
+    "Build the site; `ValueError` for an impossible place, `RuntimeError` where a step fails, and then the old site stays."
     root, chosen = Path(root).resolve(), choose_engine(engine)
-    out, trees = root / out, [root / runs, root / results]
+    named_out, out, trees = out, (root / out).resolve(), [root / runs, root / results]
+    if root.is_relative_to(out) or out.exists() and not (out.is_dir() and ((out / "index.html").exists() or not any(out.iterdir()))):
+        raise ValueError(f"out {str(named_out)!r}: it must be a new or empty folder or an older site, and not the checkout or a folder above it")
     proc, records = _process(root), read_records(trees)
     for line in records[1]: print(f"robustacc.site: {line}", file=sys.stderr)
     named = write_runs(proc, root / "nbs", trees, records)
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str] | None = None,  # the command line; None is th
             print(f"The site is complete: {(build(root, **options) / 'index.html').resolve().as_uri()}")
     except (ValueError, RuntimeError, OSError) as error:
         print(f"robustacc.site: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, ValueError) else 1
     return 0
 
 # %% ../../nbs/10e_site_build.ipynb #0a23606f
