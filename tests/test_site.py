@@ -356,7 +356,7 @@ def test_a_quarto_that_fails_leaves_the_old_site(built, tmp_path, monkeypatch, c
     monkeypatch.setenv("ROBUSTACC_QUARTO", str(program))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "index.html").write_text("old")
-    assert run(built, "--engine", "quarto", "--out", str(tmp_path / "out")) == 2
+    assert run(built, "--engine", "quarto", "--out", str(tmp_path / "out")) == 1
     assert "--no-execute" in capsys.readouterr().err
     assert snapshot(tmp_path / "out") == {"index.html": b"old"}
     shutil.rmtree(built / "_proc" / "_site", ignore_errors=True)
