@@ -234,7 +234,7 @@ def test_a_notebook_that_nbdev_cannot_process_is_an_error(built, capsys):
 def test_a_chapter_that_the_sidebar_does_not_list_is_an_error(built, capsys):
     before = snapshot(built / "_docs")
     path = notebook(built / "nbs" / "03_lost.ipynb", "# Lost", "Nobody finds me.")
-    try: assert run(built, "--engine", "pandoc") == 1
+    try: assert run(built, "--engine", "pandoc") == 2
     finally: path.unlink()
     assert "does not list 03_lost.ipynb" in capsys.readouterr().err
     assert snapshot(built / "_docs") == before
@@ -365,7 +365,7 @@ def test_a_quarto_that_fails_leaves_the_old_site(built, tmp_path, monkeypatch, c
 def test_without_quarto_auto_takes_pandoc_and_quarto_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("ROBUSTACC_QUARTO", str(tmp_path / "nothing"))
     assert site.choose_engine("auto") == "pandoc"
-    assert run(ROOT, "--engine", "quarto", "--out", str(tmp_path / "out")) == 2
+    assert run(ROOT, "--engine", "quarto", "--out", str(tmp_path / "out")) == 1
     assert "quarto is not installed" in capsys.readouterr().err
     assert run(ROOT, "--engine", "latex", "--out", str(tmp_path / "out")) == 2
     assert "'latex': expected one of auto, quarto, pandoc" in capsys.readouterr().err
