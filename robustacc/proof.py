@@ -160,7 +160,7 @@ def halfway(model: nn.Module,  # images -> logits
     for end in (pairs.first, pairs.second): holds[end[~correct(model, middle, split.labels[end], device=device)]] = False
     return holds
 
-
+# %% ../nbs/08_proof_of_concept.ipynb #26644a1a
 def measure(model: nn.Module,  # images -> logits
             data: Data,  # with the labels that were trained on
             p: Proof,  # radius, restarts, how many for MT, seed and device

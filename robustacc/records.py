@@ -43,7 +43,7 @@ def _processor() -> str:
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
-
+# %% ../nbs/00c_records.ipynb #d809d229
 def environment(device: str = "cpu",  # the torch device of the run
                 ) -> dict:  # versions of package, python, torch, numpy; processor, device, threads
     "What a run ran in."
@@ -70,7 +70,7 @@ def source(notebook: str | None = None,  # the notebook or module that ran
 SCHEMA = 2
 RECORD_KEYS = ("kind", "settings", "metrics", "data", "environment", "source", "seconds", "schema")
 
-
+# %% ../nbs/00c_records.ipynb #8d95771e
 class RecordExistsError(FileExistsError):
     "A finished run of other settings lies under the same name."
 
@@ -172,7 +172,7 @@ def read_record(path: str | Path,  # of the file
     check_record(record, str(path))
     return record
 
-
+# %% ../nbs/00c_records.ipynb #8dc778ef
 def _move_away(path: Path, record: Mapping) -> bool:
     "Move an older record and what lies beside it to the name that its settings have today; False where it is right or the place is taken."
     if _read(path)["schema"] == SCHEMA or record["kind"] not in ("train", "ledger", "proof"): return False
@@ -219,7 +219,7 @@ def published_name(record: Mapping,  # of a run
     "What is measured once per data set goes to `<kind>/<dataset>.json`; everything else keeps its place."
     return Path(record["kind"]) / f"{record['settings']['dataset']}.json" if record["kind"] in _ONCE else name
 
-
+# %% ../nbs/00c_records.ipynb #6d376eb7
 def _name_of(record: Mapping, path: Path) -> Path:
     "The name under which a record competes with others: by its settings where they say it, else its place below its folder."
     if record["kind"] not in ("train", "ledger", "proof"): return published_name(record, path)

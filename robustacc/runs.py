@@ -127,8 +127,7 @@ class RunName:
                 return cls(profile, dataset, arch, match["row"], int(match["seed"]), study)
         raise ValueError(f"{path}: it must end in <profile>/<dataset>/<network>/<row>-seed<number>.json, with a profile of {', '.join(PROFILES)}")
 
-
-
+# %% ../nbs/00bb_runs.ipynb #6e6f6610
 def run_name(settings: Mapping,  # of a training record
              study: str | None = None,  # name of the study that it belongs to, or None
              ) -> RunName:
