@@ -38,7 +38,9 @@ def _declared(types) -> dict:
 def _typed(name: str, value, kind):
     "`value` as the type `kind`, or `ValueError`. A whole number passes for a float, nothing else is converted."
     options = getattr(kind, "__args__", (kind,))
-    if type(value) is int and float in options and int not in options: return float(value)
+    if type(value) is int and float in options and int not in options:
+        try: return float(value)
+        except OverflowError: raise ValueError(f"{name} {value}: it must be a number that a float can hold") from None
     if isinstance(value, kind) and not (isinstance(value, bool) and bool not in options): return value
     wanted = " or ".join("None" if k is type(None) else k.__name__ for k in options)
     raise ValueError(f"{name} {value!r} ({type(value).__name__}): it must be {wanted}")

@@ -39,8 +39,8 @@ def _check_method(method) -> None:
                          "these have it: natural, at, rst, trades")
     for name in ("beta", "lam", "mu"):
         value = getattr(method, name, 0)
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
-            raise ValueError(f"{name} {value!r}: it must be 0 or more, and finite")
+        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1e9:
+            raise ValueError(f"{name} {value!r}: it must be 0 or more, and finite: at most 1e9")
 
 # %% ../nbs/04_methods.ipynb #449c7284
 @dataclass(frozen=True)

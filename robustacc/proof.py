@@ -34,7 +34,8 @@ from .statistics import wilson
 from .fitting import fit
 from .recipes import PRECISIONS, PROOF_PROFILES, RADIUS, Recipe, find_proof_recipe, stretched
 from .runs import run_name
-from .train import Plan, find_device, find_dtype, keep_freed_memory, option, parse_option, ran_in, save_outcomes
+from .train import (Plan, check_whole, find_device, find_dtype, keep_freed_memory, option, parse_option, ran_in, save_outcomes,
+                             warn_of_tiny)
 from .training_state import DivergedError
 
 # %% ../nbs/08_proof_of_concept.ipynb #55adec31
@@ -118,8 +119,8 @@ def plan(settings: Settings = Settings(), **changes) -> Proof:
     s = Settings(**check_values({**asdict(settings), **changes}, Settings, choices=choices))
     profile = s.profile or next(name for name, datasets in PROOF_PROFILES.items() if s.dataset in datasets)
     arch, dropout, recipe = find_proof_recipe(profile, s.dataset, s.test_labels)
-    for name, least in (("epochs", 1), ("restarts", 1), ("seed", 0)):
-        if (value := getattr(s, name)) is not None and value < least: raise ValueError(f"{name} {value}: it must be a whole number of {least} or more")
+    for name, least, most in (("epochs", 1, 10**6), ("restarts", 1, 10**6), ("seed", 0, 2**32 - 1)): check_whole(name, getattr(s, name), least, most)
+    warn_of_tiny(asdict(s))
     recipe = replace(recipe if s.epochs is None else stretched(recipe, s.epochs), precision=s.precision or recipe.precision)
     method = make_method("rst", lam=s.lam, dtype=find_dtype(recipe.precision))
     eps = Threat(RADIUS[s.dataset] if s.eps is None else s.eps).eps

@@ -11,7 +11,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .checks import unknown_name
 from .files import atomic_write, results_folder
+from .networks import ARCHS
 from .records import published_name, read_record
 
 # %% ../nbs/00cb_publishing.ipynb #bd1b79fa
@@ -38,6 +40,18 @@ def _check_source(path: Path, source: dict, allow_dirty: bool, allow_unknown_sou
         raise ValueError(f"{path} was made from uncommitted code: run it again")
 
 
+def _check_complete(path: Path, record: dict) -> None:
+    "`ValueError` for a row that lacks a column of the tables, or is of a network that nobody knows."
+    if record["kind"] != "train": return
+    metrics, arch = record["metrics"], record["settings"]["arch"]
+    missing = [name for name in ("train_acc", "test_acc", "adv_train_acc", "adv_test_acc", "test_lipschitz", "gap", "adv_gap", "counts", "intervals") if name not in metrics]
+    if missing: raise ValueError(f"{path}: metrics lack {', '.join(missing)}")
+    lipschitz = metrics["test_lipschitz"]
+    if isinstance(lipschitz, bool) or not isinstance(lipschitz, (int, float, type(None))) or (lipschitz or 0) < 0:
+        raise ValueError(f"{path}: metrics.test_lipschitz {lipschitz!r}: it must be a number of 0 or more, or null")
+    if arch not in ARCHS and ":" not in arch and not arch.startswith("WRN-"): raise unknown_name(f"settings.arch of {path}", arch, ARCHS)
+
+
 def publish(paths: Sequence[str | Path],  # records of finished runs, and executed pages
             *,
             runs: str | Path = "_runs",  # the folder they lie in
@@ -51,6 +65,7 @@ def publish(paths: Sequence[str | Path],  # records of finished runs, and execut
         if path.suffix != ".ipynb":
             record = read_record(path)
             _check_source(path, record["source"], allow_dirty, allow_unknown_source)
+            _check_complete(path, record)
         if not path.is_relative_to(runs): raise ValueError(f"{path} is not in the runs folder {runs}")
         name = path.relative_to(runs)
         page = path.suffix == ".ipynb"
