@@ -9,6 +9,7 @@ __all__ = ['PARTS', 'separation', 'statistics', 'histogram', 'show_histogram', '
 # %% ../nbs/01_separation.ipynb #bcd7e945
 import base64
 import math
+import re
 import sys
 import time
 import zlib
@@ -340,7 +341,13 @@ def _checked_options(options) -> dict:
     "Search options from the command line; `ValueError` or `OSError` before any work."
     options.p = check_norm(options.p, name="--p")
     if options.html and options.dataset: raise ValueError("--html: it is for an audit (--images), not for a data set")
-    if options.pairs < 1: raise ValueError(f"--pairs {options.pairs}: it must be at least 1")
+    for name, least, most in (("pairs", 1, 10**9), ("seed", 0, 2**32 - 1), ("threads", 1, 4096)):
+        if (value := getattr(options, name)) is not None and not least <= value <= most: raise ValueError(f"--{name} {value}: it must be at least {least}, and at most {most:,}")
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", options.device): raise ValueError(f"--device {options.device!r}: it must be cpu, mps, cuda or cuda:NUMBER")
+    backends = ("auto", "filter", "brute", "torch", "faiss")
+    if options.backend not in backends: raise unknown_name("--backend", options.backend, backends)
+    for name in ("json", "html"):
+        if (path := getattr(options, name)) is not None and (not path or "\0" in path): raise ValueError(f"--{name} {path!r}: it must be the name of a file")
     if not 2**-10 <= options.memory < 2**20: raise ValueError(f"--memory {options.memory:g}: it must be GiB, at least {2**-10:g}")
     outputs = [Path(path).absolute() for path in (options.json, options.html) if path is not None]
     if len(set(outputs)) < len(outputs): raise ValueError(f"--json and --html {options.json}: they must be different files")

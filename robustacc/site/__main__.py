@@ -98,8 +98,8 @@ def build(root: str | Path,  # the checkout
           ) -> Path:  # the site's folder
     "Build the site; `ValueError` for an impossible place, `RuntimeError` where a step fails, and then the old site stays."
     root, chosen = Path(root).resolve(), choose_engine(engine)
-    named_out, out, trees = out, (root / out).resolve(), [root / runs, root / results]
-    if root.is_relative_to(out) or out.exists() and not (out.is_dir() and ((out / "index.html").exists() or not any(out.iterdir()))):
+    named_out, out, trees = out, (root / str(out).replace("\0", "")).resolve(), [root / runs, root / results]
+    if "\0" in str(named_out) or root.is_relative_to(out) or out.exists() and not (out.is_dir() and ((out / "index.html").exists() or not any(out.iterdir()))):
         raise ValueError(f"out {str(named_out)!r}: it must be a new or empty folder or an older site, and not the checkout or a folder above it")
     proc, records = _process(root), read_records(trees)
     for line in records[1]: print(f"robustacc.site: {line}", file=sys.stderr)
