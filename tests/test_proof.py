@@ -13,7 +13,7 @@ from robustacc.evaluation import robust
 from robustacc.augmentation import Augment, Ragged
 from robustacc.data import Data, Split
 from robustacc.methods import RST
-from robustacc.proof import Watch, beside_paper, ceiling, conflicts, disjoint, halfway, plan, relabelled, run, union
+from robustacc.proof import beside_paper, ceiling, conflicts, disjoint, halfway, plan, relabelled, run, union, watching
 from robustacc.records import find_records, publish
 from robustacc.fitting import fit
 from robustacc.recipes import Recipe
@@ -102,10 +102,10 @@ def test_no_training_fits_a_conflict():
 def test_watching_changes_nothing():
     data = noise(30, 12)
     nets = []
-    for best in (None, Watch({"train": data.train, "test": data.test})):
+    for callbacks in ([], [watching({"train": data.train, "test": data.test}, Threat(data.eps))]):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
-        history = fit(net, data, RST(), recipe=Recipe(3, .01), best=best, progress=False)
+        history = fit(net, data, RST(), recipe=Recipe(3, .01), callbacks=callbacks, progress=False)
         nets.append(net[1].weight.detach())
     assert (nets[0] == nets[1]).all()
     assert all(h["adv_test_acc"] <= h["seen_test_acc"] for h in history) and len(history) == 3
@@ -117,7 +117,7 @@ def test_watching_changes_nothing():
     (("--dataset", "cifar10", "--profile", "quick"), "Allowed: mnist"),
     (("--test_labels", "shuffled"), "Allowed: true, random"),
     (("--lam", "-1"), "lam -1.0: it must be 0 or more"),
-    (("--epochs", "0"), "epochs 0: it must be a whole number of 1 or more"),
+    (("--epochs", "0"), "epochs 0: it must be a whole number from 1"),
     (("--restarts", "1.5"), "restarts 1.5"),
     (("--eps", "2"), "eps 2.0: it must be above 0"),
 ])
