@@ -39,7 +39,7 @@ def _check_source(path: Path, source: dict, allow_dirty: bool, allow_unknown_sou
     if source["commit"] is not None and source["dirty"] is not False and not allow_dirty:
         raise ValueError(f"{path} was made from uncommitted code: run it again")
 
-
+# %% ../nbs/00cb_publishing.ipynb #109011aa
 def _check_complete(path: Path, record: dict) -> None:
     "`ValueError` for a row that lacks a column of the tables, or is of a network that nobody knows."
     if record["kind"] != "train": return
@@ -51,7 +51,7 @@ def _check_complete(path: Path, record: dict) -> None:
         raise ValueError(f"{path}: metrics.test_lipschitz {lipschitz!r}: it must be a number of 0 or more, or null")
     if arch not in ARCHS and ":" not in arch and not arch.startswith("WRN-"): raise unknown_name(f"settings.arch of {path}", arch, ARCHS)
 
-
+# %% ../nbs/00cb_publishing.ipynb #c9be3f39
 def publish(paths: Sequence[str | Path],  # records of finished runs, and executed pages
             *,
             runs: str | Path = "_runs",  # the folder they lie in

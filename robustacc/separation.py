@@ -344,8 +344,7 @@ def _checked_options(options) -> dict:
     for name, least, most in (("pairs", 1, 10**9), ("seed", 0, 2**32 - 1), ("threads", 1, 4096)):
         if (value := getattr(options, name)) is not None and not least <= value <= most: raise ValueError(f"--{name} {value}: it must be at least {least}, and at most {most:,}")
     if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", options.device): raise ValueError(f"--device {options.device!r}: it must be cpu, mps, cuda or cuda:NUMBER")
-    backends = ("auto", "filter", "brute", "torch", "faiss")
-    if options.backend not in backends: raise unknown_name("--backend", options.backend, backends)
+    if options.backend not in (known := ("auto", "filter", "brute", "torch", "faiss")): raise unknown_name("--backend", options.backend, known)
     for name in ("json", "html"):
         if (path := getattr(options, name)) is not None and (not path or "\0" in path): raise ValueError(f"--{name} {path!r}: it must be the name of a file")
     if not 2**-10 <= options.memory < 2**20: raise ValueError(f"--memory {options.memory:g}: it must be GiB, at least {2**-10:g}")

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'option', 'Settings', 'Plan', 'find_device', 'find_dtype', 'check_whole', 'warn_of_tiny', 'plan',
-           'keep_freed_memory', 'save_outcomes', 'ran_in', 'prepare', 'run', 'printed_row', 'comparable',
-           'beside_paper', 'parse_option', 'main']
+           'keep_freed_memory', 'save_outcomes', 'ran_in', 'run', 'printed_row', 'comparable', 'beside_paper',
+           'parse_option', 'main']
 
 # %% ../nbs/05_train.ipynb #12c3aa40
 import ctypes
@@ -127,7 +127,8 @@ def check_whole(name: str,  # of the setting
     if value is not None and not least <= value <= most: raise ValueError(f"{name} {value}: it must be a whole number from {least} to {most:,}")
 
 
-def warn_of_tiny(settings: Mapping) -> None:
+def warn_of_tiny(settings: Mapping,  # by name
+                 ) -> None:
     "A warning for each number that is legal but so small that it changes nothing."
     for name, value in settings.items():
         if isinstance(value, float) and 0 < abs(value) < 1e-8: warnings.warn(f"{name} {value!r}: it is legal, but so small that it will change nothing", stacklevel=3)
@@ -173,7 +174,7 @@ def ran_in(p: Plan,  # a checked run
     return {**environment(p.device), "processes": group.size, "replayable": replayable(p.method, p.device, group)}
 
 
-def prepare(p: Plan) -> tuple[Data, Data, Split | None]:
+def _prepare(p: Plan) -> tuple[Data, Data, Split | None]:
     "The data of a run: as the recipe takes it; what is learned of it and the test set; the validation split, if there is one."
     data = load(p.dataset)
     data = data.take(train=min(p.recipe.train or len(data.train), len(data.train)), test=min(p.recipe.test or len(data.test), len(data.test)))
@@ -220,7 +221,7 @@ def _train_row(p: Plan,  # a checked run whose lock is held
     if p.device == "cpu": keep_freed_memory()
     if group.size > 1: run_on_first(group, lambda: load(p.dataset) and None)              # a data set is downloaded once
     begun = source(notebook)                                                    # the code as it is now, not when the run ends
-    data, learned, held = prepare(p)
+    data, learned, held = _prepare(p)
     torch.manual_seed(p.seed)
     model = build(p.arch, in_shape=data.in_shape, n_classes=data.n_classes, dropout=p.dropout)
     found, outcomes = _fit_and_evaluate(p, model, learned, held, every=every, group=group, progress=progress)

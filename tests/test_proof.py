@@ -16,7 +16,7 @@ from robustacc.methods import RST
 from robustacc.proof import beside_paper, ceiling, conflicts, disjoint, halfway, plan, relabelled, run, union, watching
 from robustacc.records import find_records, publish
 from robustacc.fitting import fit
-from robustacc.recipes import Recipe
+from robustacc.recipes import PROOF_PROFILES, Recipe
 
 
 def noise(n_train, n_test, seed=0, shape=(1, 4, 4), n_classes=3):
@@ -130,7 +130,7 @@ def test_wrong_settings_end_before_any_work(command, tmp_path, given, said):
 def test_a_record_is_found_by_its_kind_only_and_is_published_where_it_lay(tmp_path, monkeypatch):
     import robustacc.proof as proof
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(proof.PROFILES, "tiny", {"digits": ("CNN2", 0., Recipe(1, 1e-3, train=20, test=10, mt=2, optimiser="adam", reduction="mean"))})
+    monkeypatch.setitem(PROOF_PROFILES, "tiny", {"digits": ("CNN2", 0., Recipe(1, 1e-3, train=20, test=10, mt=2, optimiser="adam", reduction="mean"))})
     record = run(profile="tiny", device="cpu", progress=False)
     path = plan(profile="tiny", device="cpu").path
     assert path == tmp_path / "_runs/tiny/digits/CNN2/proof/rst-lambda2-true-seed0.json" and json.loads(path.read_text()) == record

@@ -23,7 +23,7 @@ TRAPS = ("half written", "before fsync", "before replace", "after replace")
 def tiny_profiles(train, **changes):
     "Two profiles on a few digits: Adam on mean losses, SGD with momentum on sums."
     size = dict(train=60, test=10, mt=2, pgd_train=6)
-    train.PROFILES["tiny"] = {"digits": (("CNN2",), train.Recipe(**{**dict(epochs=2, lr=2e-3, milestones=(1,), batch_size=12), **size, **train.SMALL, **changes}))}
+    train.PROFILES["tiny"] = {"digits": (("CNN2",), train.Recipe(**{**dict(epochs=2, lr=2e-3, milestones=(1,), batch_size=12), **size, **dict(optimiser="adam", reduction="mean", channels_last=True), **changes}))}
     train.PROFILES["summed"] = {"digits": (("CNN1",), train.Recipe(2, 1e-3, (1,), momentum=.9, batch_size=15, **size))}
 
 
