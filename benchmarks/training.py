@@ -33,12 +33,12 @@ from robustacc.attacks import PGD, Threat, start_point
 from robustacc.evaluation import correct, robust
 from robustacc.augmentation import Augment
 from robustacc.data import Data, batches, load
-from robustacc.graphs import WARM_UP, Replayed
+from robustacc.graphs import _WARM_UP, Replayed
 from robustacc.methods import make_method
 from robustacc.networks import ARCHS, build
 from robustacc.files import atomic_write
 from robustacc.records import environment, source
-from robustacc.fitting import train_epoch, whole_step
+from robustacc.fitting import _train_epoch, _whole_step
 from robustacc.recipes import Recipe
 from robustacc.train import find_device, keep_freed_memory
 from robustacc.training_state import Training, make_optimiser
@@ -173,13 +173,13 @@ class Run:
         else: self.optimiser = (torch.optim.Adam if small else torch.optim.SGD)(self.model.parameters(), self.recipe.lr)
         self.net = torch.compile(self.model, dynamic=False) if way.compiled else self.model
         self.objective, self.threat = make_method(method, dtype=way.dtype), Threat(data.eps)
-        self.replayed = Replayed(whole_step(self.net, self.optimiser, self.objective, self.recipe, self.threat, seed)) if way.graphed else None
+        self.replayed = Replayed(_whole_step(self.net, self.optimiser, self.objective, self.recipe, self.threat, seed)) if way.graphed else None
 
     def train(self) -> float:
         if self.way.plain:
             return plain_epoch(self.model, self.data, self.method, self.optimiser, self.way, self.size, self.epoch, self.device, self.workers, self.seed)
         training = Training(self.net, self.optimiser, history=[{"train_acc": 0.}] * self.epoch)  # the epochs done so far, of which only the number counts
-        return train_epoch(training, self.data, self.objective, self.recipe, self.threat, seed=self.seed, device=self.device, replayed=self.replayed)
+        return _train_epoch(training, self.data, self.objective, self.recipe, self.threat, seed=self.seed, device=self.device, replayed=self.replayed)
 
     def __call__(self) -> tuple[float, float]:
         started = clock(self.device)
@@ -228,7 +228,7 @@ def ready(name: str, s: dict, apart: bool = False) -> Callable:
     if apart: return Elsewhere(way=name, **{k: s[k] for k in ("network", "method", "size", "batches", "threads")})
     data = data_of(s["network"], s["size"], s["batches"])
     run = Run(WAYS[name], s["network"], s["method"], data.take(train=s["size"]) if len(data.train) >= s["size"] else data, s["size"], s["device"], s["workers"])
-    for _ in range(1 if s["device"] == "cpu" else WARM_UP + 2): run()
+    for _ in range(1 if s["device"] == "cpu" else _WARM_UP + 2): run()
     if run.replayed and run.replayed.recording is None: raise RuntimeError("its steps could not be recorded")
     run.data, run.epoch = data, 0
     return run

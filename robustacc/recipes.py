@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRECISIONS', 'PROFILES', 'PROOF_PROFILES', 'RADIUS', 'DROPOUT_RATES', 'AUGMENTS', 'Recipe', 'find_recipe',
-           'stretched', 'find_proof_recipe', 'default_strengths', 'find_dropout', 'Tools', 'find_augment']
+           'find_proof_recipe', 'default_strengths', 'find_dropout', 'Tools', 'find_augment']
 
 # %% ../nbs/00ba_recipes.ipynb #b4b0382b
 import math
@@ -36,6 +36,18 @@ class Recipe:
 
     def __post_init__(self):
         if self.precision not in PRECISIONS: raise unknown_name("precision", self.precision, PRECISIONS)
+
+    def learning_rate(self,
+                      epoch: int,  # counted from 0
+                      ) -> float:
+        "The learning rate in an epoch: divided by 10 at each milestone reached."
+        return self.lr * .1 ** sum(epoch >= milestone for milestone in self.milestones)
+
+    def stretched(self,
+                  epochs: int,  # 1 or more
+                  ) -> "Recipe":  # the same with so many epochs, its milestones moved in proportion
+        "A recipe that takes longer, or shorter, in all its parts."
+        return replace(self, epochs=epochs, milestones=tuple(round(m * epochs / self.epochs) for m in self.milestones))
 
 # %% ../nbs/00ba_recipes.ipynb #b359eff7
 _SMALL: dict[str, Any] = dict(optimiser="adam", reduction="mean", channels_last=True)
@@ -74,13 +86,6 @@ PROOF_PROFILES: dict[str, dict[str, tuple[str, float | None, Recipe]]] = {  # pr
 _PATIENCE = {"true": 1, "random": 3}  # times as many epochs: noise takes longer to fit
 
 
-def stretched(recipe: Recipe,  # any recipe
-              epochs: int,  # 1 or more
-              ) -> Recipe:  # the same with so many epochs, its milestones moved in proportion
-    "A recipe that takes longer, or shorter, in all its parts."
-    return replace(recipe, epochs=epochs, milestones=tuple(round(m * epochs / recipe.epochs) for m in recipe.milestones))
-
-
 def find_proof_recipe(profile: str,  # a key of `PROOF_PROFILES`
                       dataset: str,  # a data set that the profile has
                       test_labels: str,  # "true" or "random": the labels of the test images in training
@@ -89,7 +94,7 @@ def find_proof_recipe(profile: str,  # a key of `PROOF_PROFILES`
     if profile not in PROOF_PROFILES: raise unknown_name("profile", profile, list(PROOF_PROFILES))
     if dataset not in PROOF_PROFILES[profile]: raise unknown_name(f"data set in profile {profile!r}", dataset, list(PROOF_PROFILES[profile]))
     arch, dropout, recipe = PROOF_PROFILES[profile][dataset]
-    return arch, dropout, stretched(recipe, recipe.epochs * _PATIENCE[test_labels])
+    return arch, dropout, recipe.stretched(recipe.epochs * _PATIENCE[test_labels])
 
 # %% ../nbs/00ba_recipes.ipynb #d6c85e76
 RADIUS = {"digits": .1, "mnist": .1, "svhn": .031, "cifar10": .031, "resimagenet": .005}  # l-infinity, in units of [0, 1]

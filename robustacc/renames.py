@@ -9,7 +9,7 @@ __all__ = ['renamed']
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from importlib import import_module
+from pkgutil import resolve_name
 
 # %% ../nbs/000_renames.ipynb #f322dfa3
 def renamed(module: str,  # `__name__` of the module that lost the names
@@ -18,7 +18,6 @@ def renamed(module: str,  # `__name__` of the module that lost the names
     "A module's `__getattr__` that finds moved names and warns once per place; `AttributeError` for any other name."
     def find(name: str) -> object:
         if name not in places: raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        home, _, new = places[name].rpartition(".")
         warnings.warn(f"{module}.{name} is now {places[name]}; the old name goes in the next release", DeprecationWarning, stacklevel=2)
-        return getattr(import_module(home), new)
+        return resolve_name(places[name])
     return find

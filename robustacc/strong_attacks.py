@@ -83,15 +83,15 @@ def _advance(state: _State, images: Tensor, threat: Threat, momentum: float) -> 
 
 # %% ../nbs/03b_strong_attacks.ipynb #e040cf6e
 def _auto_ascend(goal: Goal,  # the loss to raise
-                images: Tensor,  # (n, ...) centres of the balls, in [0, 1]
-                start: Tensor,  # (n, ...) first iterate
-                threat: Threat,  # the balls
-                *,
-                steps: int,  # N, number of steps
-                momentum: float = .75,  # alpha, weight of the new direction
-                rho: float = .75,  # least share of steps that must raise the loss
-                key: NoiseKey | None = None,  # of random steps where the gradient is zero
-                ) -> Tensor:  # (n, ...) the first misclassified iterate, else the one with the highest loss
+                 images: Tensor,  # (n, ...) centres of the balls, in [0, 1]
+                 start: Tensor,  # (n, ...) first iterate
+                 threat: Threat,  # the balls
+                 *,
+                 steps: int,  # N, number of steps
+                 momentum: float = .75,  # alpha, weight of the new direction
+                 rho: float = .75,  # least share of steps that must raise the loss
+                 key: NoiseKey | None = None,  # of random steps where the gradient is zero
+                 ) -> Tensor:  # (n, ...) the first misclassified iterate, else the one with the highest loss
     "APGD (Croce & Hein 2020): projected ascent with momentum and a step size that adapts per example."
     found, marks = threat.project(start.detach(), images), _checkpoints(steps)
     state = _State.at(found, threat.eps)
@@ -249,10 +249,10 @@ def _square_side(query: int, queries: int, height: int, width: int, *, share: fl
 
 
 def _paint_square(points: Tensor,  # (n, c, h, w)
-                 corners: Tensor,  # (n, c, h, w) images with every pixel at an end of its range, to be copied from
-                 place: Tensor,  # (n, 2) uniform numbers in [0, 1): where the square is
-                 side: int,  # its side in pixels
-                 ) -> Tensor:  # (n, c, h, w)
+                  corners: Tensor,  # (n, c, h, w) images with every pixel at an end of its range, to be copied from
+                  place: Tensor,  # (n, 2) uniform numbers in [0, 1): where the square is
+                  side: int,  # its side in pixels
+                  ) -> Tensor:  # (n, c, h, w)
     "The points with one square each replaced by that of `corners`."
     inside = []
     for axis, size in enumerate(points.shape[2:]):

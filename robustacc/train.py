@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'option', 'Settings', 'Plan', 'find_device', 'find_dtype', 'check_whole', 'warn_of_tiny', 'plan',
-           'keep_freed_memory', 'save_outcomes', 'ran_in', 'run', 'printed_row', 'comparable', 'beside_paper',
-           'parse_option', 'main']
+           'keep_freed_memory', 'save_outcomes', 'run', 'comparable', 'beside_paper', 'parse_option', 'main']
 
 # %% ../nbs/05_train.ipynb #12c3aa40
 import ctypes
@@ -33,7 +32,7 @@ from .measuring import evaluate, subsets
 from .methods import METHODS, VARIANTS, Method, make_method
 from .networks import ARCHS, build
 from .paper import published_row
-from .processes import ProcessGroup, entered_by_first, find_group, leave_group, run_on_first
+from .processes import ProcessGroup, find_group
 from .recipes import (AUGMENTS, PRECISIONS, PROFILES, RADIUS, Recipe, Tools, default_strengths, find_augment, find_dropout,
                                find_recipe)
 from .records import environment, finished, save_weights, source, write_record
@@ -104,6 +103,12 @@ class Plan:
         return {"dataset": self.dataset, "arch": self.arch, "method": method, "dropout": self.dropout, "eps": self.eps,
                 "profile": self.profile, "recipe": asdict(self.recipe), "seed": self.seed, "tools": self.tools.on or None}
 
+    def environment(self,
+                    group: ProcessGroup = ProcessGroup(),  # who trains
+                    ) -> dict:
+        "Where it ran, for the record: machine and versions, how many processes, whether its steps could be replayed."
+        return {**environment(self.device), "processes": group.size, "replayable": replayable(self.method, self.device, group)}
+
 # %% ../nbs/05_train.ipynb #c71a75da
 def find_device(device: str) -> str:
     "`device`, with auto resolved; `ValueError` for one that is not there."
@@ -167,13 +172,6 @@ def save_outcomes(outcomes: dict[str, np.ndarray], path: Path) -> None:
     atomic_write(path, buffer.getvalue())
 
 
-def ran_in(p: Plan,  # a checked run
-           group: ProcessGroup = ProcessGroup(),  # who trained it
-           ) -> dict:
-    "What a training ran in, for its record: `environment`, how many processes, whether its steps could be replayed."
-    return {**environment(p.device), "processes": group.size, "replayable": replayable(p.method, p.device, group)}
-
-
 def _prepare(p: Plan) -> tuple[Data, Data, Split | None]:
     "The data of a run: as the recipe takes it; what is learned of it and the test set; the validation split, if there is one."
     data = load(p.dataset)
@@ -182,14 +180,14 @@ def _prepare(p: Plan) -> tuple[Data, Data, Split | None]:
 
 # %% ../nbs/05_train.ipynb #51322b84
 def _fit_and_evaluate(p: Plan,  # a checked run
-                     model: nn.Module,  # trained in place; the best epoch's weights stay where there is a validation split
-                     learned: Data,  # what is learned, and the test set
-                     held: Split | None,  # the validation split
-                     *,
-                     every: float = EVERY,  # seconds between checkpoints within an epoch
-                     group: ProcessGroup = ProcessGroup(),  # who trains; the first process measures
-                     progress: bool = True,  # show bars
-                     ) -> tuple[dict, dict[str, np.ndarray]]:  # history, metrics, seconds, and where it applies best_epoch and last; outcomes
+                      model: nn.Module,  # trained in place; the best epoch's weights stay where there is a validation split
+                      learned: Data,  # what is learned, and the test set
+                      held: Split | None,  # the validation split
+                      *,
+                      every: float = EVERY,  # seconds between checkpoints within an epoch
+                      group: ProcessGroup = ProcessGroup(),  # who trains; the first process measures
+                      progress: bool = True,  # show bars
+                      ) -> tuple[dict, dict[str, np.ndarray]]:  # history, metrics, seconds, and where it applies best_epoch and last; outcomes
     "Train, measure the last epoch, and the best one if that is another."
     common = dict(recipe=p.recipe, eps=p.eps, seed=p.seed, device=p.device, progress=progress)
     best = EarlyStopping(held) if held else None
@@ -204,22 +202,22 @@ def _fit_and_evaluate(p: Plan,  # a checked run
             model.load_state_dict(best.state)
             found["metrics"], outcomes = evaluate(model, learned, **common, checkpoint=p.kept["best"])
         return found | {"seconds": {"fit": spent, "evaluate": time.perf_counter() - trained}}, outcomes
-    return run_on_first(group, measured)
+    return group.run_on_first(measured)
 
 # %% ../nbs/05_train.ipynb #f76d0198
 def _train_row(p: Plan,  # a checked run whose lock is held
-              *,
-              every: float,  # seconds between checkpoints within an epoch
-              group: ProcessGroup,  # who trains; the first process reads, measures and writes
-              progress: bool,  # show bars
-              notebook: str,  # named in the record
-              ) -> dict:  # the record
+               *,
+               every: float,  # seconds between checkpoints within an epoch
+               group: ProcessGroup,  # who trains; the first process reads, measures and writes
+               progress: bool,  # show bars
+               notebook: str,  # named in the record
+               ) -> dict:  # the record
     "Train and measure one row, and write its files, the record last."
     files = {suffix: p.path.with_suffix(suffix) for suffix in (".npz", ".safetensors")}
     if group.leads:
         for file in (*files.values(), *p.kept.values()): clear_leftovers(file)
     if p.device == "cpu": keep_freed_memory()
-    if group.size > 1: run_on_first(group, lambda: load(p.dataset) and None)              # a data set is downloaded once
+    if group.size > 1: group.run_on_first(lambda: load(p.dataset) and None)              # a data set is downloaded once
     begun = source(notebook)                                                    # the code as it is now, not when the run ends
     data, learned, held = _prepare(p)
     torch.manual_seed(p.seed)
@@ -232,8 +230,8 @@ def _train_row(p: Plan,  # a checked run whose lock is held
         save_outcomes(outcomes, files[".npz"])
         weights = {"sha256": save_weights(model, files[".safetensors"])}
         return write_record(p.path, {"kind": "train", "settings": p.settings, **found, "data": about, "weights": weights,
-                                     "environment": ran_in(p, group), "source": begun})
-    return run_on_first(group, written)
+                                     "environment": p.environment(group), "source": begun})
+    return group.run_on_first(written)
 
 # %% ../nbs/05_train.ipynb #d5151752
 def run(settings: Settings = Settings(),  # what to run
@@ -248,11 +246,11 @@ def run(settings: Settings = Settings(),  # what to run
     if not 0 <= every < float("inf"): raise ValueError(f"every {every!r}: it must be a number of seconds, 0 or more, and finite")
     group = find_group(p.device)
     p = replace(p, device=group.device or p.device)
-    record = run_on_first(group, lambda: finished(p.path, p.settings))
+    record = group.run_on_first(lambda: finished(p.path, p.settings))
     if record is None:
-        run_on_first(group, lambda: check_writable(p.path.parent))
-        with entered_by_first(group, lambda: lock(p.path)):
-            record = run_on_first(group, lambda: finished(p.path, p.settings)) or _train_row(p, every=every, group=group, progress=progress, notebook=notebook)
+        group.run_on_first(lambda: check_writable(p.path.parent))
+        with group.enter_on_first(lambda: lock(p.path)):
+            record = group.run_on_first(lambda: finished(p.path, p.settings)) or _train_row(p, every=every, group=group, progress=progress, notebook=notebook)
     for file in p.kept.values() if group.leads else ():
         if file.exists(): file.unlink(missing_ok=True)
     return record
@@ -263,9 +261,9 @@ _PRINTED_DROPOUT = {"svhn": .5, "cifar10": .2}  # of Tables 4 and 14
 _SAME_ROW = {"dropout", "variant", "precision", "pgd_train", "mt"}  # may depart: the row is still the printed one, made or measured in another way
 
 
-def printed_row(settings: Mapping,  # of a training record
-                attack: str = "pgd",  # "pgd" or "mt"
-                ) -> dict | None:  # with its table number under "table"
+def _printed_row(settings: Mapping,  # of a training record
+                 attack: str = "pgd",  # "pgd" or "mt"
+                 ) -> dict | None:  # with its table number under "table"
     "The paper's row of the same data set, network, method, strength, radius and dropout; None where it has none."
     if departures(settings).keys() - _SAME_ROW: return None
     dropout = settings["dropout"]
@@ -276,7 +274,7 @@ def printed_row(settings: Mapping,  # of a training record
 def comparable(settings: Mapping,  # of a training record
                ) -> bool:
     "Whether a row was trained with the printed settings, so that its difference from the printed row means something."
-    return settings["profile"] == "paper" and not departures(settings).keys() - {"dropout", "pgd_train", "mt"} and printed_row(settings) is not None
+    return settings["profile"] == "paper" and not departures(settings).keys() - {"dropout", "pgd_train", "mt"} and _printed_row(settings) is not None
 
 
 def beside_paper(record: dict,  # of a training run
@@ -287,7 +285,7 @@ def beside_paper(record: dict,  # of a training run
         ours = {c: metrics[c][attack] if isinstance(metrics[c], dict) else metrics[c] for c in COLUMNS}
         head = {"attack": attack, "method": s["method"]["label"]}
         rows.append({"whose": f"ours ({s['profile']})", **head, **ours, "n": metrics["counts"][f"adv_test_acc/{attack}"]})
-        printed = printed_row(s, attack)
+        printed = _printed_row(s, attack)
         if printed: rows.append({"whose": f"the paper's (Table {printed['table']})", **head, **{c: printed.get(c) for c in COLUMNS}, "n": None})
     return rows
 
@@ -314,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     group = ProcessGroup()
     def end(text, code):
         if group.leads: print(text, file=sys.stderr)
-        leave_group(group)
+        group.leave()
         sys.exit(code)
     try:
         group = find_group(str(values["device"]))
@@ -323,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         kept = [str(file) for file in plan(**values).kept.values() if file.exists()]
         end(f"stopped: {kept[-1]} keeps what is done, the same command goes on from there" if kept else "stopped: nothing was done yet", 130)
     except (ValueError, OSError, DivergedError, ImportError) as error: end(f"error: {error}", 2)
-    leave_group(group)
+    group.leave()
     if not group.leads: return
     for row in beside_paper(record): print("  ".join(f"{v:8.2f}" if isinstance(v, float) else f"{v or '-':>10}" for v in row.values()))
     print(plan(**values).path)
@@ -334,6 +332,7 @@ if __name__ == "__main__" and "__file__" in globals(): main()
 # %% ../nbs/05_train.ipynb #b618f8f4
 __getattr__ = renamed(__name__, {**{name: f"robustacc.runs.{name}" for name in ("row_name", "each_row")},
                                  **{name: f"robustacc.recipes.{name}" for name in ("find_recipe", "PROFILES", "Recipe", "Tools", "find_augment")},
-                                 **{name: f"robustacc.fitting.{name}" for name in ("averaging", "train_epoch", "whole_step", "tensorboard")},
-                                 **{name: f"robustacc.training_state.{name}" for name in ("HOPELESS", "learning_rate", "make_optimiser", "Training")},
-                                 "Best": "robustacc.training_state.EarlyStopping", "summarise": "robustacc.measuring.summarise", "wilson": "robustacc.statistics.wilson"})
+                                 "tensorboard": "robustacc.fitting.tensorboard", **{name[1:]: f"robustacc.fitting.{name}" for name in ("_averaging", "_train_epoch", "_whole_step")},
+                                 **{name: f"robustacc.training_state.{name}" for name in ("make_optimiser", "Training")},
+                                 "Best": "robustacc.training_state.EarlyStopping", "HOPELESS": "robustacc.training_state._HOPELESS", "learning_rate": "robustacc.recipes.Recipe.learning_rate", "ran_in": "robustacc.train.Plan.environment",
+                                 "summarise": "robustacc.measuring._summarise", "wilson": "robustacc.statistics.wilson"})

@@ -233,7 +233,7 @@ def test_the_ensemble_of_the_peer_breaks_the_same_examples(nets, digits):
 
 def test_the_losses_in_double_precision_against_a_derivation_of_their_own():
     "Values and gradients of the losses by numpy formulas, central differences included."
-    from robustacc.attacks import LOSSES, carlini_wagner, divergence, dlr
+    from robustacc.attacks import _LOSSES, carlini_wagner, divergence, dlr
     rng = np.random.default_rng(0)
     z, labels, targets, clean = rng.normal(size=(6, 5)) * 3, np.arange(6) % 5, (np.arange(6) + 2) % 5, rng.normal(size=(6, 5))
     def log_softmax(v): return v - np.log(np.exp(v).sum())
@@ -248,7 +248,7 @@ def test_the_losses_in_double_precision_against_a_derivation_of_their_own():
     ours = {"ce": lambda v: cross_entropy(v, y), "margin": lambda v: margin(v, y), "cw": lambda v: carlini_wagner(v, y, confidence=1.),
             "dlr": lambda v: dlr(v, y), "dlr-t": lambda v: dlr(v, y, t), "margin-t": lambda v: margin(v, y, t),
             "ce-t": lambda v: cross_entropy(v, y, t), "kl": lambda v: divergence(c, v)}
-    assert set(LOSSES) <= set(ours)
+    assert set(_LOSSES) <= set(ours)
     for name, loss in ours.items():
         v = torch.tensor(z, requires_grad=True)
         values = loss(v)

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from robustacc.cliques import maximal_cliques, neighbour_bits, packing_programme
-from robustacc.conflicts import OptimalLoss, check_certificate, conflicting, frontier, optimal_robust_loss
+from robustacc.conflicts import OptimalLoss, check_certificate, _conflicting, frontier, optimal_robust_loss
 from robustacc.data import load
 from robustacc.search import Pairs, pairs_within
 
@@ -73,7 +73,7 @@ def test_hundreds_of_small_sets(p):
         compared, differ = compared + 1, differ + (loss.randomised != loss.deterministic)
         floats = optimal_robust_loss(images.astype(float), labels, 255 * eps, p=p)
         assert (floats.deterministic, floats.randomised) == (loss.deterministic, loss.randomised)
-        if p == math.inf: check_certificate(loss, *conflicting(pairs_within(images, labels, 1.), labels, eps))
+        if p == math.inf: check_certificate(loss, *_conflicting(pairs_within(images, labels, 1.), labels, eps))
     assert compared > 200 and (differ > 5 or p == math.inf)
 
 
@@ -110,7 +110,7 @@ def test_odd_rings_tell_the_losses_apart(n):
     pairs = Pairs(*np.array(rows).T, np.full(n, 100 / 255))
     loss = optimal_robust_loss(np.zeros((n, 1), np.uint8), range(n), "100/510", pairs=pairs, reach="100/255")
     assert (loss.deterministic, loss.randomised) == ((n + 1) // 2, Fraction(n, 2)) and loss.exact
-    check_certificate(loss, *conflicting(pairs, range(n), "100/510"))
+    check_certificate(loss, *_conflicting(pairs, range(n), "100/510"))
 
 
 @pytest.mark.parametrize("p", [math.inf, 2])
@@ -131,7 +131,7 @@ def test_two_classes_are_optimal_transport(p):
 
 def whole_graph(pairs, labels, eps):
     "Both losses over all maximal cliques of the whole graph, by HiGHS alone."
-    first, second = conflicting(pairs, labels, eps)
+    first, second = _conflicting(pairs, labels, eps)
     examples, ends = np.unique(np.concatenate([first, second]), return_inverse=True)
     near = [[] for _ in examples]
     for u, v in ends.reshape(2, -1).T.tolist(): near[u].append(v), near[v].append(u)
@@ -147,7 +147,7 @@ def test_digits_without_reduction_and_relabelled():
         for level in levels:
             eps = Fraction(level, 510)
             ready, searched = (optimal_robust_loss(digits.images, labels, eps, **given) for given in (dict(pairs=pairs, reach="165/255"), {}))
-            check_certificate(ready, *conflicting(pairs, labels, eps))
+            check_certificate(ready, *_conflicting(pairs, labels, eps))
             assert ready.exact and (ready.deterministic, ready.randomised, ready.cliques) == (searched.deterministic, searched.randomised, searched.cliques)
             assert whole_graph(pairs, labels, eps) == pytest.approx([ready.deterministic, float(ready.randomised)], abs=1e-6)
 
@@ -160,7 +160,7 @@ def test_cifar10_without_reduction():
     losses = optimal_robust_loss(train.images, train.labels, [Fraction(level, 510) for level in expected], pairs=pairs, reach="100/255")
     assert [loss.deterministic for loss in losses] == [loss.randomised for loss in losses] == list(expected.values())
     for level, loss in zip(expected, losses):
-        check_certificate(loss, *conflicting(pairs, train.labels, Fraction(level, 510)))
+        check_certificate(loss, *_conflicting(pairs, train.labels, Fraction(level, 510)))
         assert whole_graph(pairs, train.labels, Fraction(level, 510)) == pytest.approx([expected[level]] * 2, abs=1e-6)
 
 

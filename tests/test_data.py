@@ -17,7 +17,7 @@ from robustacc import data as rd
 from robustacc import imagenet
 from robustacc.augmentation import Augment
 from robustacc.data import Data, batches, load
-from robustacc.imagenet import SUPERCLASSES
+from robustacc.imagenet import _SUPERCLASSES
 
 REAL = os.environ.get("ROBUSTACC_DATA", "")
 
@@ -336,7 +336,7 @@ def wnids(tmp_path):
     rng, root = np.random.default_rng(3), tmp_path / "data"
     for part, n in (("train", 2), ("val", 1)):
         for number in range(1000): (root / "imagenet" / part / f"n{10 * number:08d}").mkdir(parents=True)
-        for number in [end for ends in SUPERCLASSES.values() for end in ends] + [0, 999]:
+        for number in [end for ends in _SUPERCLASSES.values() for end in ends] + [0, 999]:
             folder = root / f"imagenet/{part}/n{10 * number:08d}"
             for k in range(n): picture(folder / f"{part}_{number}_{k}.JPEG", rng, "L" if number == 30 else "RGB")
     return root
@@ -348,7 +348,7 @@ def test_resimagenet_from_wnids(wnids, offline):
     assert data.split == "published"
     assert data.classes == ("dog", "cat", "frog", "turtle", "bird", "primate", "fish", "crab", "insect")
     assert (len(data.train), len(data.test)) == (36, 18)
-    ranges = list(SUPERCLASSES.values())
+    ranges = list(_SUPERCLASSES.values())
     for part, split in (("train", data.train), ("test", data.test)):
         assert isinstance(split.images, np.memmap)
         for i, file in enumerate(files(wnids, part)):
@@ -434,7 +434,7 @@ def test_resimagenet_damaged_picture(wnids, offline, damage):
 
 def restricted(folder: Path, n: int, seed: int = 4) -> None:
     rng = np.random.default_rng(seed)
-    for name in SUPERCLASSES:
+    for name in _SUPERCLASSES:
         for k in range(n): picture(folder / name / f"{name}{k}.png", rng)
 
 
@@ -455,8 +455,8 @@ def test_resimagenet_undivided(tmp_path, offline):
 
 
 def test_resimagenet_only_the_203_wnids(tmp_path, offline):
-    rng, numbers = np.random.default_rng(5), [n for low, high in SUPERCLASSES.values() for n in (low, high)]
-    known = dict(zip(sorted(n for low, high in SUPERCLASSES.values() for n in range(low, high + 1)), imagenet._WNIDS))
+    rng, numbers = np.random.default_rng(5), [n for low, high in _SUPERCLASSES.values() for n in (low, high)]
+    known = dict(zip(sorted(n for low, high in _SUPERCLASSES.values() for n in range(low, high + 1)), imagenet._WNIDS))
     for part in ("train", "val"):
         for number in numbers: picture(tmp_path / part / f"n{known[number]}" / f"{number}.jpg", rng)
     data = load("resimagenet", root=tmp_path)

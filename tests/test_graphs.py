@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from robustacc.data import load
-from robustacc.graphs import WARM_UP
+from robustacc.graphs import _WARM_UP
 from robustacc.methods import make_method
 from robustacc.networks import build
 from robustacc.fitting import fit
@@ -56,9 +56,9 @@ def trained(method, recipe, *, arch="CNN2", replay=True, net=None, device="cuda"
 def test_replayed_and_launched_steps_end_the_same(name, variant, arch, recipe, replays):
     method = make_method(name, variant=variant)
     replayed, losses = trained(method, recipe, arch=arch)
-    assert replays == [30 - WARM_UP if (name, variant) != ("llr", "paper") else 0]
+    assert replays == [30 - _WARM_UP if (name, variant) != ("llr", "paper") else 0]
     launched, expected = trained(method, recipe, arch=arch, replay=False)
-    assert replays == [30 - WARM_UP if (name, variant) != ("llr", "paper") else 0]
+    assert replays == [30 - _WARM_UP if (name, variant) != ("llr", "paper") else 0]
     assert losses == expected
     assert torch.equal(replayed, launched), f"{(replayed - launched).abs().max():.2g}"
 
@@ -66,7 +66,7 @@ def test_replayed_and_launched_steps_end_the_same(name, variant, arch, recipe, r
 def test_lower_precision_inside_the_attack_and_an_average(replays):
     method = make_method("at", dtype=torch.bfloat16)
     (replayed, losses), (launched, expected) = trained(method, ADAM, ema=.9), trained(method, ADAM, ema=.9, replay=False)
-    assert replays == [30 - WARM_UP]
+    assert replays == [30 - _WARM_UP]
     assert losses == expected and torch.equal(replayed, launched)
 
 
@@ -75,7 +75,7 @@ def test_batch_norm(replays):
         torch.manual_seed(2)
         return nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(.3), nn.Flatten(), nn.Linear(8 * 13 * 13, 10))
     (replayed, losses), (launched, expected) = (trained(make_method("trades"), SGD, net=net(), replay=replay) for replay in (True, False))
-    assert replays == [30 - WARM_UP]
+    assert replays == [30 - _WARM_UP]
     assert losses == expected and torch.equal(replayed, launched)
 
 
@@ -87,7 +87,7 @@ def test_a_training_that_is_interrupted_goes_on_to_the_same_end(tmp_path, arch, 
         if epoch == 2: raise KeyboardInterrupt
     with pytest.raises(KeyboardInterrupt): trained(method, recipe, arch=arch, checkpoint=tmp_path / "c", callbacks=[stop])
     parts = trained(method, recipe, arch=arch, checkpoint=tmp_path / "c")
-    assert replays == [30 - WARM_UP + 20 - WARM_UP + 20 - WARM_UP]
+    assert replays == [30 - _WARM_UP + 20 - _WARM_UP + 20 - _WARM_UP]
     assert parts[1] == whole[1] and torch.equal(parts[0], whole[0])
 
 

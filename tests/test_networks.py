@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustacc.networks import ARCHS, build, n_parameters, robustbench_weights
+from robustacc.networks import ARCHS, build, _n_parameters, robustbench_weights
 
 
 def shake(model: nn.Module) -> None:
@@ -73,7 +73,7 @@ def test_wide_networks_take_robustbench_weights(depth, width, unused):
     state = {f"module.{name}": value for name, value in theirs.state_dict().items()}
     ours.load_state_dict(robustbench_weights({"state_dict": state, "epoch": 3}))
     idle = sum(p.numel() for name, p in theirs.named_parameters() if name.startswith("sub_block1."))
-    assert n_parameters(ours) == sum(p.numel() for p in theirs.parameters()) - idle
+    assert _n_parameters(ours) == sum(p.numel() for p in theirs.parameters()) - idle
     x = torch.rand(2, 3, 32, 32)
     expected = theirs.eval()(x)
     assert expected.std() > 1e-3

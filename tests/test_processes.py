@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from robustacc.data import load
 from robustacc.methods import make_method
 from robustacc.networks import WideResNet, build
-from robustacc.processes import find_group, leave_group
+from robustacc.processes import find_group
 from robustacc.fitting import fit
 from robustacc.recipes import Recipe
 from robustacc.training_state import EarlyStopping
@@ -41,7 +41,7 @@ torch.manual_seed(0)
 wide = WideResNet(in_shape=(1, 28, 28), depth=10, width=1)
 fit(wide, digits, make_method("natural"), recipe=replace(summed, epochs=1), progress=False)
 save_file({key: value.contiguous() for key, value in wide.state_dict().items()}, f"wide {team.size}-{team.rank}.safetensors")
-leave_group(team)
+team.leave()
 """
 CASES = ("at", "rst, mean", "gr", "adam, averaged, watched")
 ROW = """

@@ -13,8 +13,9 @@ from robustacc.evaluation import robust
 from robustacc.augmentation import Augment, Ragged
 from robustacc.data import Data, Split
 from robustacc.methods import RST
-from robustacc.proof import beside_paper, ceiling, conflicts, disjoint, halfway, plan, relabelled, run, union, watching
-from robustacc.records import find_records, publish
+from robustacc.proof import _beside_paper, _ceiling, _conflicts, _disjoint, _halfway, plan, relabelled, run, union, _watching
+from robustacc.publishing import publish
+from robustacc.records import find_records
 from robustacc.fitting import fit
 from robustacc.recipes import PROOF_PROFILES, Recipe
 
@@ -68,18 +69,18 @@ def test_the_ceiling_is_a_bound_on_every_subset_without_conflict(seed):
     points, labels, eps = rng.random((12, 1, 1, 2)), rng.integers(0, 3, 12), (.05, .1, .15)[seed % 3]
     far = np.abs(points.reshape(12, 1, 2) - points.reshape(1, 12, 2)).max(2)
     wanted = {(i, j) for i, j in itertools.combinations(range(12), 2) if labels[i] != labels[j] and far[i, j] <= 2 * eps}
-    found = conflicts(Split(points, labels), eps)
+    found = _conflicts(Split(points, labels), eps)
     assert set(zip(found.first.tolist(), found.second.tolist())) == wanted
     best = max(bin(kept).count("1") for kept in range(2**12) if not any(kept >> i & kept >> j & 1 for i, j in wanted))
-    assert best <= 12 * ceiling(found, 12) / 100 + 1e-9
-    assert bool(wanted) == (disjoint(found) > 0)
+    assert best <= 12 * _ceiling(found, 12) / 100 + 1e-9
+    assert bool(wanted) == (_disjoint(found) > 0)
     ends = [i for pair in wanted for i in pair]
-    if len(set(ends)) == len(ends): assert best == round(12 * ceiling(found, 12) / 100)
+    if len(set(ends)) == len(ends): assert best == round(12 * _ceiling(found, 12) / 100)
 
 
 def test_noise_is_fitted_robustly_where_it_is_separated():
     data = noise(30, 12)
-    assert not len(conflicts(union(data), data.eps).first)
+    assert not len(_conflicts(union(data), data.eps).first)
     assert fitted(data)[2].all()
 
 
@@ -90,10 +91,10 @@ def test_no_training_fits_a_conflict():
     images[1], labels[1] = np.clip(data.train.images[7].astype(int) + 40, 0, 255), (data.train.labels[7] + 1) % 3
     data = replace(data, test=Split(images, labels))
     both = union(data)
-    pairs = conflicts(both, data.eps)
-    assert set(zip(pairs.first.tolist(), pairs.second.tolist())) == {(5, 30), (7, 31)} and ceiling(pairs, 42) == pytest.approx(100 * 40 / 42)
+    pairs = _conflicts(both, data.eps)
+    assert set(zip(pairs.first.tolist(), pairs.second.tolist())) == {(5, 30), (7, 31)} and _ceiling(pairs, 42) == pytest.approx(100 * 40 / 42)
     net, both, holds = fitted(data)
-    middle = halfway(net, both, pairs)
+    middle = _halfway(net, both, pairs)
     assert (holds & middle).sum() <= 40 and not (middle[5] and middle[30]) and not (middle[7] and middle[31])
     others = np.setdiff1d(np.arange(42), [5, 30, 7, 31])
     assert holds[others].all() and middle[others].all()
@@ -102,7 +103,7 @@ def test_no_training_fits_a_conflict():
 def test_watching_changes_nothing():
     data = noise(30, 12)
     nets = []
-    for callbacks in ([], [watching({"train": data.train, "test": data.test}, Threat(data.eps))]):
+    for callbacks in ([], [_watching({"train": data.train, "test": data.test}, Threat(data.eps))]):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
         history = fit(net, data, RST(), recipe=Recipe(3, .01), callbacks=callbacks, progress=False)
@@ -138,7 +139,7 @@ def test_a_record_is_found_by_its_kind_only_and_is_published_where_it_lay(tmp_pa
     assert found["metrics"] == record["metrics"] and find_records("digits") == []
     done, = publish([path], allow_dirty=True)
     assert done.relative_to(tmp_path).as_posix() == "results/tiny/digits/CNN2/proof/rst-lambda2-true-seed0.json"
-    assert [row["whose"] for row in beside_paper([record])] == ["ours (tiny), true test labels"]
+    assert [row["whose"] for row in _beside_paper([record])] == ["ours (tiny), true test labels"]
     again = run(profile="tiny", device="cpu", progress=False, results="elsewhere")
     assert {k: v for k, v in again.items() if k != "seconds"} == {k: v for k, v in record.items() if k != "seconds"}
     other = run(profile="tiny", device="cpu", progress=False, results="elsewhere", seed=1)

@@ -173,7 +173,7 @@ def test_sixteen_figures_of_table_8(dataset, labels, expected, tmp_path):
     done = run("--dataset", dataset, "--labels", labels, "--json", tmp_path / "r.json")
     assert done.returncode == 0, done.stderr
     metrics = read_record(tmp_path / "r.json")["metrics"]
-    assert tuple(round(metrics[part][key], 5) for part in separation.PARTS for key in ("min", "mean")) == expected
+    assert tuple(round(metrics[part][key], 5) for part in separation._PARTS for key in ("min", "mean")) == expected
     assert done.stdout.count("agrees") == 4
 
 
@@ -348,7 +348,7 @@ def test_pairs_of_cifar10_and_mnist_at_full_size():
 def test_the_fewest_examples_are_ignored():
     try: cifar = load("cifar10", download=False).train
     except (OSError, ValueError): pytest.skip("CIFAR-10 is not on this machine")
-    found = separation.ignored_examples(cifar.images, cifar.labels, 36 / 255)
+    found = separation._ignored_examples(cifar.images, cifar.labels, 36 / 255)
     left = np.setdiff1d(np.arange(50_000), found["drop"])
     assert len(found["drop"]) == 31 and not np.isin(found["close"].first, left)[np.isin(found["close"].second, left)].any()
 
@@ -380,8 +380,8 @@ def test_whatever_holds_the_pictures_the_answers_are_the_same(held):
     assert near(pairs_within(images, labels, 55.01 / 255).distance)
     assert nearest_other(images, labels).distance == pytest.approx([9 / 255, 9 / 255, 55 / 255, 55 / 255], abs=1e-7)
     assert nearest_own(images, labels).index.tolist() == [2, 3, 0, 1]
-    assert separation.class_minima(images, labels)[0][0, 1] == pytest.approx(9 / 255, abs=1e-7)
-    assert len(separation.ignored_examples(images, labels, 28 / 255)["drop"]) == 2
+    assert separation._class_minima(images, labels)[0][0, 1] == pytest.approx(9 / 255, abs=1e-7)
+    assert len(separation._ignored_examples(images, labels, 28 / 255)["drop"]) == 2
     assert separation.duplicates(images, labels) == []
     report = audit(images, labels, eps=.01)
     assert near([pair["distance"] for pair in report["pairs"][:2]]) and report["ratio"] == pytest.approx(9 / 2.55, abs=1e-4)
@@ -391,8 +391,8 @@ def test_whatever_holds_the_pictures_the_answers_are_the_same(held):
     (np.array(FOUR, np.int32), "int32"), (np.array(FOUR) + 0j, "complex"), ({"x": FOUR}, "dict"), ([[0, 1], [2]], "images"),
     (np.array([["a", "b"]] * 4), "images"), (np.full((4, 2), np.nan), "NaN"), (np.zeros((4, 0)), "shape"), (np.zeros(4), "shape")])
 def test_what_cannot_be_searched_is_named(wrong, message):
-    for work in (nearest_other, nearest_own, closest_pairs, audit, separation.class_minima, separation.duplicates,
-                 lambda x, y: pairs_within(x, y, .1), lambda x, y: separation.ignored_examples(x, y, .1)):
+    for work in (nearest_other, nearest_own, closest_pairs, audit, separation._class_minima, separation.duplicates,
+                 lambda x, y: pairs_within(x, y, .1), lambda x, y: separation._ignored_examples(x, y, .1)):
         with pytest.raises(ValueError, match=message): work(wrong, TWO)
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from robustacc.staircase import (AT, GR, LLR, RELEASED, RST, STAIRCASE_METHODS, TRADES, Natural, Sample, _describe, _EPS, _expected_worst,
-                                 _FEATURES, _KNOTS, _local, _max_slope, _moments, _PENALTY, _places, _population, _TOLERANCE, case_name,
-                                 draw, fit_all, measure, solve, spline)
+from robustacc.staircase import (_AT, _GR, _LLR, _RELEASED, _RST, STAIRCASE_METHODS, _TRADES, _Natural, Sample, _describe, _EPS, _expected_worst,
+                                 _FEATURES, _KNOTS, _local, _max_slope, _moments, _PENALTY, _places, _population, _TOLERANCE, _case_name,
+                                 draw, _fit_all, measure, solve, spline)
 
 RECIPE = {"Natural": .00593182, "AT": .01677985, "RST(lambda=.5)": .01926315, "RST(lambda=1)": .02285771, "RST(lambda=2)": .02923415,
           "TRADES(beta=1)": .01604527, "TRADES(beta=3)": .01722094, "TRADES(beta=6)": .01759892}
@@ -35,7 +35,7 @@ def test_the_published_training_set_and_its_fits():
     order = np.lexsort((y, x))
     np.testing.assert_array_equal(sample.y, y[order])
     np.testing.assert_allclose(sample.step / 3, x[order], atol=1e-15)
-    for method in RELEASED:
+    for method in _RELEASED:
         if method.label not in RECIPE: continue
         found = solve(method, sample, ridge=.01)
         assert found.gap < _TOLERANCE and -1e-8 < found.value - RECIPE[method.label] < _TOLERANCE + 1e-8, method
@@ -59,7 +59,7 @@ def test_at_by_a_third_solver(seed):
     sample = draw(25, seed)
     points = np.concatenate([spline((sample.step + shift) / 3) for shift in (-1, 0, 1)])
     y, n = np.tile(sample.y, 3), len(sample.y)
-    start = solve(Natural(), sample).theta
+    start = solve(_Natural(), sample).theta
     slack = abs(points @ start - y).reshape(3, n).max(0)
     rows = np.concatenate([np.hstack([sign * points, np.tile(np.eye(n), (3, 1))]) for sign in (1, -1)])
     lower = np.concatenate([y, -y])
@@ -68,13 +68,13 @@ def test_at_by_a_third_solver(seed):
     def slope(v): return 2 * np.concatenate([.1 * _PENALTY @ v[:_FEATURES], v[_FEATURES:]]) / n
     found = minimize(cost, np.concatenate([start, slack]), jac=slope, method="SLSQP", options=dict(maxiter=2000, ftol=1e-13),
                      constraints=dict(type="ineq", fun=lambda v: rows @ v - lower, jac=lambda v: rows))
-    ours = solve(AT(), sample)
+    ours = solve(_AT(), sample)
     assert abs(found.fun - ours.value) < 5e-6, (found.fun, ours)
     assert found.fun > ours.value - ours.gap - 1e-9
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [AT(), RST(lam=1.), TRADES(beta=6.), GR("released", beta=1e-4)], ids=lambda m: m.label)
+@pytest.mark.parametrize("method", [_AT(), _RST(lam=1.), _TRADES(beta=6.), _GR("released", beta=1e-4)], ids=lambda m: m.label)
 def test_thirty_thousand_examples_by_cvxpy(method):
     cp = pytest.importorskip("cvxpy")
     sample = draw(30_000, 2)
@@ -92,7 +92,7 @@ def test_thirty_thousand_examples_by_cvxpy(method):
     assert abs(spline(EVERYWHERE) @ (ours.theta - theta.value)).max() < .02
 
 
-@pytest.mark.parametrize("method", [*STAIRCASE_METHODS, *RELEASED], ids=lambda m: f"{m.label}, {m.variant}")
+@pytest.mark.parametrize("method", [*STAIRCASE_METHODS, *_RELEASED], ids=lambda m: f"{m.label}, {m.variant}")
 def test_no_function_beats_a_certificate(method):
     "The bound holds against random functions near and far, and against fits of every other method."
     rng = np.random.default_rng(3)
@@ -107,7 +107,7 @@ def test_no_function_beats_a_certificate(method):
         assert min(objective(theta, sample, method, .1) for theta in rivals) >= bound - 1e-12
 
 
-@pytest.mark.parametrize("method", [m for m in dict.fromkeys([*STAIRCASE_METHODS, *RELEASED]) if m.few], ids=lambda m: f"{m.label}, {m.variant}")
+@pytest.mark.parametrize("method", [m for m in dict.fromkeys([*STAIRCASE_METHODS, *_RELEASED]) if m.few], ids=lambda m: f"{m.label}, {m.variant}")
 def test_moments_are_all_that_some_methods_see(method):
     sample, rng = draw(500, 3), np.random.default_rng(0)
     short = _moments(sample)
@@ -120,8 +120,8 @@ def test_moments_are_all_that_some_methods_see(method):
 
 def test_moments_are_not_all_that_at_sees():
     sample = draw(500, 3)
-    theta = solve(Natural(), sample).theta
-    assert abs(_local(theta, sample, AT(), .1, 1e-9).exact - _local(theta, _moments(sample), AT(), .1, 1e-9).exact) > 1e-5
+    theta = solve(_Natural(), sample).theta
+    assert abs(_local(theta, sample, _AT(), .1, 1e-9).exact - _local(theta, _moments(sample), _AT(), .1, 1e-9).exact) > 1e-5
 
 
 def test_expected_worst_by_quadrature():
@@ -147,8 +147,8 @@ def test_max_slope_of_random_splines():
 
 def test_what_the_definitions_do_to_the_numbers():
     "Effects of the ledger on the published training set of 40: pinned, to three digits."
-    fits = {name: measures for name, (_, measures) in fit_all(40, 1).items()}
-    text = {m.title: fits[case_name(m, .1)] for m in (Natural(), GR(), LLR(), AT())}
+    fits = {name: measures for name, (_, measures) in _fit_all(40, 1).items()}
+    text = {m.title: fits[_case_name(m, .1)] for m in (_Natural(), _GR(), _LLR(), _AT())}
     pins = {("Natural", "ridge .01"): (text["Natural"], fits["Natural, ridge 0.01"]), ("AT", "ridge .01"): (text["AT"], fits["AT, ridge 0.01"]),
             ("AT", "ridge .1 n"): (text["AT"], fits["AT, ridge 0.1 n"]), ("GR", "penalty"): (text["GR"], fits["GR, released, ridge 0.1"]),
             ("LLR", "penalty"): (text["LLR"], fits["LLR, released, ridge 0.1"])}
@@ -164,7 +164,7 @@ def test_a_weighted_sample_is_the_repeated_one():
     twice = Sample(np.repeat(sample.step, 2), np.repeat(sample.y, 2), np.ones(60))
     counted = Sample(sample.step, sample.y, np.full(30, 2.))
     theta = np.random.default_rng(0).normal(size=_FEATURES)
-    for method in {*STAIRCASE_METHODS, *RELEASED}:
+    for method in {*STAIRCASE_METHODS, *_RELEASED}:
         a, b = (_local(theta, s, method, .1, .05) for s in (twice, counted))
         np.testing.assert_allclose((a.value, *a.gradient, *a.hessian.ravel()), (b.value, *b.gradient, *b.hessian.ravel()), rtol=1e-9, atol=1e-12)
 
@@ -197,7 +197,7 @@ def test_a_run_writes_its_record(python, root, tmp_path, monkeypatch):
     assert record["kind"] == "staircase" and record["settings"]["seeds"] == 2 and record["data"]["train"] == [30, 200]
     rows = {(row["n"], row["case"]): row for row in record["metrics"]["rows"]}
     assert len(rows) == 2 * 26 and all(len(m["values"]) == 2 for row in rows.values() for m in row["metrics"].values())
-    exact = measure(solve(AT(), draw(200, 2)).theta, draw(200, 2))["adv_test_mse"]
+    exact = measure(solve(_AT(), draw(200, 2)).theta, draw(200, 2))["adv_test_mse"]
     assert rows[200, "AT, ridge 0.1"]["metrics"]["adv_test_mse"]["values"][1] == pytest.approx(exact, rel=1e-7)
     assert record["data"]["sha256"]["30-seed1"] == draw(30, 1).sha256()
     monkeypatch.chdir(tmp_path)

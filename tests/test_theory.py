@@ -7,9 +7,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from robustacc.theory import (ClassDistance, SignedDistance, WeakFeatures, _KINDS, _linear_radius, _lipschitz_ratios, _log_close_pair, _perturb,
-                              _sample_size_for, _TubeDistance, _weighted_accuracy, astute, box_certified, by_class, check_lemma,
-                              class_distances, class_margins, falsify, separation_radius, spiral, spiral_support, withstood)
+from robustacc.theory import (ClassDistance, SignedDistance, WeakFeatures, _KINDS, linear_radius, _lipschitz_ratios, _log_close_pair, _perturb,
+                              _sample_size_for, _TubeDistance, weighted_accuracy, astute, _box_certified, by_class, check_lemma,
+                              class_distances, class_margins, falsify, separation_radius, spiral, _spiral_support, _withstood)
 
 NEAR = 1 - 1e-6
 metrics = st.sampled_from([2, np.inf])
@@ -100,13 +100,13 @@ def test_the_radius_of_a_linear_classifier_is_exact(classes, d, seed):
     rng = np.random.default_rng(seed)
     weight, bias, x = rng.normal(size=(classes, d)), rng.normal(size=classes), rng.normal(size=(20, d))
     label = (x @ weight.T + bias).argmax(1)
-    radius = _linear_radius(x, label, weight, bias)
+    radius = linear_radius(x, label, weight, bias)
     corners = np.stack(np.meshgrid(*[[-1., 1.]] * d), -1).reshape(-1, d)
     answers = lambda scale: ((x[:, None] + scale * radius[:, None, None] * corners) @ weight.T + bias).argmax(-1)
     assert (answers(1 - 1e-9) == label[:, None]).all() and (answers(1 + 1e-9) != label[:, None]).any(1).all()
     wrong = (label + 1) % classes
-    assert (_linear_radius(x, wrong, weight, bias) < 0).all()
-    assert (_linear_radius(x, label, weight, bias, p=2) >= radius * (1 - 1e-12)).all()
+    assert (linear_radius(x, wrong, weight, bias) < 0).all()
+    assert (linear_radius(x, label, weight, bias, p=2) >= radius * (1 - 1e-12)).all()
 
 
 @settings(max_examples=40, deadline=None)
@@ -132,7 +132,7 @@ def test_theorem_4_4_on_tubes(case, p, share, seed):
 
 def test_the_supports_of_the_spiral_hold_every_sample():
     "Samples lie inside their tube, never closer than the supports, and a finer grid only raises r."
-    coarse, fine = spiral_support(grid=4000), spiral_support(grid=20_000)
+    coarse, fine = _spiral_support(grid=4000), _spiral_support(grid=20_000)
     assert 0 < coarse.r < fine.r
     for seed in range(3):
         points, y = spiral(3000, seed=seed)
@@ -148,10 +148,10 @@ def test_accuracy_on_weak_features_is_what_a_simulation_finds(k, mean, flip, wei
     world = WeakFeatures(k, mean, flip)
     x, y = world.sample(2000, seed=seed)
     row = np.array([weight, *np.ones(k)])
-    radius = _linear_radius(x, (y > 0).astype(int), np.stack([-row, row]), [0, 0])
-    exact = _weighted_accuracy(world, weight, eps)
+    radius = linear_radius(x, (y > 0).astype(int), np.stack([-row, row]), [0, 0])
+    exact = weighted_accuracy(world, weight, eps)
     assert abs((radius > eps).mean() - exact) <= 6 * np.sqrt(exact * (1 - exact) / 2000) + 3e-3
-    assert (1 - flip) / flip * (1 - _weighted_accuracy(world, weight)) >= _weighted_accuracy(world, weight, max(eps, 2 * mean)) - 1e-12
+    assert (1 - flip) / flip * (1 - weighted_accuracy(world, weight)) >= weighted_accuracy(world, weight, max(eps, 2 * mean)) - 1e-12
     best = ((world.log_odds(x) > 0) == (y > 0)).mean()
     assert best >= (radius > 0).mean() - .08
 
@@ -199,9 +199,9 @@ def test_sandwich(case, level, seed):
     points, labels = case
     queries = np.random.default_rng(seed).integers(0, 256, (12, points.shape[1]), dtype=np.uint8)
     margins = class_margins(queries, points, labels)
-    box = box_certified(queries, margins, points, labels, level / 255)
+    box = _box_certified(queries, margins, points, labels, level / 255)
     plain = np.rint(510 * margins.radius) > 2 * level
-    stands = withstood(queries, margins.label, margins, points, labels, [level], seed=seed)[0]
+    stands = _withstood(queries, margins.label, margins, points, labels, [level], seed=seed)[0]
     assert (~plain | box).all() and (~box | stands).all()
     if points.shape[1] > 1: return
     for query, label, safe in zip(queries[:, 0].astype(int), margins.label, box):

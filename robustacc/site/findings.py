@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from ..files import atomic_write
-from ..ledger import MEASURE_LEDGER, METHOD_LEDGER, TABLE_LEDGER
+from ..ledger import LEDGER
 from ..paper import DROPOUT_TABLES, ROW_TABLES, published_label, published_row, table
 from ..records import RECORD_SCHEMA
 from ..runs import departures, row_label, run_name
@@ -112,7 +112,7 @@ def _facts(records: Sequence[dict], rows: Sequence[dict]) -> dict:
     one = {kind: {d: found[0] for d, found in some.items()} for kind, some in by_kind.items()}
     columns = {"rows": rows, "best": {d: _best(rows, d) for d in {r["dataset"] for r in rows}}, "natural": {d: _best(rows, d, "Natural") for d in {r["dataset"] for r in rows}}}
     return columns | {"one": one, "many": by_kind, "smoothness": _smoothness(rows), "ours": [r for r in rows if r["source"] == "ours"],
-                      "ledger": [*METHOD_LEDGER, *MEASURE_LEDGER, *TABLE_LEDGER], "names": _NAMES}
+                      "ledger": list(LEDGER), "names": _NAMES}
 
 
 _NAMES = {"mnist": "MNIST", "svhn": "SVHN", "cifar10": "CIFAR-10", "resimagenet": "Restricted ImageNet", "digits": "digits"}
