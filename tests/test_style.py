@@ -28,11 +28,13 @@ PACKAGE = sorted(p for p in (ROOT / "robustacc").rglob("*.py") if p.name not in 
 LISTED = Path(__file__).with_name("style_exceptions.json")
 
 WORDS, LINES = 5., 420  # of prose per exported line; of a module
+PUBLIC_NAMES = 320  # at most, the site's apart: about 250 for the paper and its measures, 70 for what stands beside it (conflicts, the front door, controls)
 TWICE = {  # public names that two modules have, and why
     "main": "the command of a module",
     "run": "one unit of work of a chapter: a row in train, a training on the union in proof",
     "plan": "checks the settings of a chapter's run",
     "Settings": "what a user may choose in the chapter",
+    "build": "a network by its name; the site by its command",
 }
 
 
@@ -213,8 +215,9 @@ def doubled() -> list[str]:
 
 
 def public() -> int:
-    "Public names, the site's apart."
-    return sum(len(names) for module, names in PUBLIC.items() if module.split(".")[0] != "site")
+    "How many public names, the site's apart, are too many."
+    n = sum(len(names) for module, names in PUBLIC.items() if module.split(".")[0] != "site")
+    return max(n - PUBLIC_NAMES, 0)
 
 
 def mypy(*options: str) -> list[str]:
