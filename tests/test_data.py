@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from robustacc import data as rd
-from robustacc import imagenet
+from robustacc import downloads, imagenet
 from robustacc.augmentation import Augment
 from robustacc.data import Data, batches, load
 from robustacc.imagenet import _SUPERCLASSES
@@ -220,11 +220,11 @@ def test_interrupted_download_leaves_nothing(tmp_path, monkeypatch):
 def test_root_comes_from_argument_environment_or_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("ROBUSTACC_DATA", "/somewhere")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert (rd.data_root("here"), rd.data_root()) == (Path("here"), Path("/somewhere"))
+    assert (downloads.data_root("here"), downloads.data_root()) == (Path("here"), Path("/somewhere"))
     monkeypatch.delenv("ROBUSTACC_DATA")
-    assert rd.data_root() == tmp_path / "robustacc"
+    assert downloads.data_root() == tmp_path / "robustacc"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert rd.data_root() == Path.home() / ".cache/robustacc"
+    assert downloads.data_root() == Path.home() / ".cache/robustacc"
 
 
 def test_no_home_and_an_unknown_user(tmp_path, monkeypatch):
@@ -262,11 +262,11 @@ def test_killed_download_is_begun_again(tmp_path):
         (folder / "b").write_text("whole")
     child = os.fork()
     if not child:
-        try: rd._fetch("toy", tmp_path, ["a", "b"], True, lambda folder: fetch(folder, True))
+        try: downloads.fetch_files("toy", tmp_path, ["a", "b"], True, lambda folder: fetch(folder, True))
         finally: os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert ".download-toy/b" in tree(tmp_path) and not (tmp_path / "a").exists()
-    rd._fetch("toy", tmp_path, ["a", "b"], True, lambda folder: fetch(folder, False))
+    downloads.fetch_files("toy", tmp_path, ["a", "b"], True, lambda folder: fetch(folder, False))
     assert tree(tmp_path) == ["a", "b"] and (tmp_path / "b").read_text() == "whole"
 
 
@@ -280,8 +280,8 @@ def test_two_downloads_at_once_fetch_once(tmp_path):
         assert go.wait(20)
         (folder / "a").write_text("slow")
     def other(folder): fetched.append("other")
-    first = threading.Thread(target=rd._fetch, args=("toy", tmp_path, ["a"], True, slow))
-    second = threading.Thread(target=rd._fetch, args=("toy", tmp_path, ["a"], True, other))
+    first = threading.Thread(target=downloads.fetch_files, args=("toy", tmp_path, ["a"], True, slow))
+    second = threading.Thread(target=downloads.fetch_files, args=("toy", tmp_path, ["a"], True, other))
     first.start()
     assert begun.wait(20)
     second.start()
@@ -485,11 +485,11 @@ def test_resimagenet_absent(tmp_path, offline):
 def test_resimagenet_read_only_folder(tmp_path, offline, monkeypatch):
     restricted(tmp_path / "fixed/imagenet", 3)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    make = rd.lock
+    make = downloads.lock
     def refuse(path):
         if path.parent == tmp_path / "fixed": raise PermissionError(13, "Permission denied", str(path))
         return make(path)
-    monkeypatch.setattr(rd, "lock", refuse)
+    monkeypatch.setattr(downloads, "lock", refuse)
     assert len(load("resimagenet", root=tmp_path / "fixed").train) == 18
     assert len(list((tmp_path / "cache/robustacc").glob("resimagenet-72-*"))) == 1
     assert tree(tmp_path / "fixed")[0] == "imagenet" and not list((tmp_path / "fixed").glob("*resimagenet*"))
