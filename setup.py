@@ -26,8 +26,9 @@ setup(
     package_data={"robustacc": ["paper_tables/*.csv", "py.typed"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("faiss", "gpu", "accelerate", "slurm", "dev")},
-    entry_points={"nbdev": [f"{settings['lib_name']}={settings['lib_name']}._modidx:d"]},
+    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("faiss", "gpu", "accelerate", "slurm", "cli", "dev")},
+    entry_points={"console_scripts": [f"{settings['lib_name']}={settings['lib_name']}.cli:main"],
+                  "nbdev": [f"{settings['lib_name']}={settings['lib_name']}._modidx:d"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Science/Research",

@@ -13,6 +13,7 @@ import json
 import math
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -196,9 +197,9 @@ def _own_set(options) -> tuple:
     return _load_array(path), np.array(_load_array(Path(labels))), None, None
 
 # %% ../nbs/01a_auditing.ipynb #c7627cb9
-def audit_command(options,  # of the command line of `robustacc.separation`
+def audit_command(options: Namespace,  # of the command line of `robustacc.separation`
                   search: Mapping,  # options of the search
-                  ) -> None:
+                  ) -> dict:  # the report
     "Audit one's own images and write the report."
     images, labels, files, classes = _own_set(options)
     with warnings.catch_warnings():
@@ -207,5 +208,6 @@ def audit_command(options,  # of the command line of `robustacc.separation`
     for note in report["notes"]: print(f"note: {note}", file=sys.stderr)
     print(f"{report['n']} images, {len(report['classes'])} classes: min {report['min']:.5f}, mean {report['mean']:.5f}")
     print(report["verdict"])
-    if options.json: atomic_write(options.json, json.dumps(report, indent=1) + "\n")
+    if options.json not in (None, "-"): atomic_write(options.json, json.dumps(report, indent=1) + "\n")
     if options.html: atomic_write(options.html, audit_page(report, images, labels))
+    return report

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 from .files import atomic_write
-from .records import as_json, differences
+from .files import as_json
+from .records import differences
 from .renames import renamed
 
 # %% ../nbs/04b_checkpoints.ipynb #a38dcf4d

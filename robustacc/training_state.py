@@ -39,7 +39,6 @@ def make_optimiser(model: nn.Module,  # whose parameters it moves
     penalty = (weight_decay or 0.) * (recipe.batch_size if recipe.reduction == "sum" else 1)
     return torch.optim.SGD(model.parameters(), recipe.lr, momentum=recipe.momentum, weight_decay=penalty)
 
-
 # %% ../nbs/04e_training_state.ipynb #c1848d14
 _HOPELESS = 1e6  # a mean loss above this ends a training
 
