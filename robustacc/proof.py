@@ -285,12 +285,7 @@ def _prove(options: Namespace) -> dict:
     "The command: fit training and test set together, measure, and print it beside the paper's."
     values = given_settings(options, Settings)
     try: record = run(**values)
-    except KeyboardInterrupt:
-        print("stopped: the same command goes on from what is kept", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError, DivergedError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    except KeyboardInterrupt: raise KeyboardInterrupt("stopped: the same command goes on from what is kept") from None
     for row in _beside_paper([record]): print("  ".join(f"{name} {v:.2f}" if isinstance(v, float) else v for name, v in row.items()))
     print(plan(**values).path)
     return record

@@ -152,7 +152,7 @@ def beside_table(number: int,  # of a table whose rows are runs: 2, 3, 4 or 9 to
     attack, rows = table_attack(number), table(number)
     if dataset is not None and dataset not in (offered := list(dict.fromkeys(r["dataset"] for r in rows))): raise unknown_name(f"dataset of Table {number}", dataset, offered)
     rows = [r for r in rows if dataset in (None, r["dataset"])]
-    found = {d: by_row(find_records(d, folders=folders)) for d in dict.fromkeys(r["dataset"] for r in rows)}
+    found = {d: _by_row(find_records(d, folders=folders)) for d in dict.fromkeys(r["dataset"] for r in rows)}
     shown = []
     for printed in rows:
         dropout = ", with dropout" if printed.get("dropout") else ""
