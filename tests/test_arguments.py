@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from robustacc import augmentation, networks, paper, pictures, staircase, theory
+from robustacc import augmentation, distances, networks, paper, pictures, staircase, theory
 from robustacc.data import Data, batches, load
 
 DIGITS = load("digits")
@@ -20,7 +20,7 @@ X, Y = np.where(np.arange(4) % 2, 9, 0).astype(np.uint8).reshape(4, 1, 1, 1) + n
 POINTS, LABELS = np.random.default_rng(0).random((6, 2)), [0, 1, 0, 1, 0, 1]
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4), np.uint8)
 MARGINS = theory.class_margins(IMAGES[:3], IMAGES, LABELS)
-NEAREST = theory.ClassDistance(theory.by_class(POINTS, LABELS), .01)
+NEAREST = theory.ClassDistance(distances.by_class(POINTS, LABELS), .01)
 SAMPLE = staircase.draw(12, 1)
 BATCH, DRAWS, AUGMENT = torch.zeros(2, 1, 6, 6), torch.rand(2, 3, dtype=torch.float64), augmentation.Augment(1, 4)
 
@@ -57,9 +57,9 @@ FUNCTIONS = {  # a function, and arguments that are right; each is replaced in t
     "separation_row": (paper.separation_row, dict(dataset="mnist")),
     "labels of rows": (lambda label: (paper.label_order(label), paper.published_label(label)), dict(label="AT")),
     "method_label": (lambda beta: paper.method_label("AT", beta=beta), dict(beta=1)),
-    "by_class": (theory.by_class, dict(points=POINTS, labels=LABELS)),
-    "class_distances": (theory.class_distances, dict(points=POINTS, samples=[POINTS], p=2)),
-    "separation_radius": (theory.separation_radius, dict(samples=[POINTS, POINTS + 2], p=2)),
+    "by_class": (distances.by_class, dict(points=POINTS, labels=LABELS)),
+    "class_distances": (distances.class_distances, dict(points=POINTS, samples=[POINTS], p=2)),
+    "separation_radius": (distances.separation_radius, dict(samples=[POINTS, POINTS + 2], p=2)),
     "ClassDistance": (theory.ClassDistance, dict(samples=[POINTS], r=1., p=2)),
     "ClassDistance.margin": (NEAREST.margin, dict(points=POINTS, labels=LABELS)),
     "check_lemma": (theory.check_lemma, dict(classifier=NEAREST, points=POINTS, labels=LABELS, tries=1, seed=0)),

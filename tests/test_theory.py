@@ -7,9 +7,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from robustacc.theory import (ClassDistance, SignedDistance, WeakFeatures, _KINDS, linear_radius, _lipschitz_ratios, _log_close_pair, _perturb,
-                              _sample_size_for, _TubeDistance, weighted_accuracy, astute, _box_certified, by_class, check_lemma,
-                              class_distances, class_margins, falsify, separation_radius, spiral, _spiral_support, _withstood)
+from robustacc.distances import MOVES, by_class, class_distances, perturb, separation_radius
+from robustacc.theory import (ClassDistance, SignedDistance, WeakFeatures, linear_radius, _lipschitz_ratios, _log_close_pair, _sample_size_for, _TubeDistance,
+                              weighted_accuracy, astute, _box_certified, check_lemma, class_margins, falsify, spiral, _spiral_support, _withstood)
 
 NEAR = 1 - 1e-6
 metrics = st.sampled_from([2, np.inf])
@@ -118,7 +118,7 @@ def test_theorem_4_4_on_tubes(case, p, share, seed):
     clouds = points[y > 0], points[y < 0]
     width = share * separation_radius(clouds, p=p)
     tube = _TubeDistance(*clouds, separation_radius(clouds, p=p) - width, p, width=width)
-    inside = _perturb(points, width * NEAR, "random", p=p, seed=seed)
+    inside = perturb(points, width * NEAR, "random", p=p, seed=seed)
     assert (tube.margin(inside, y) >= 1 - 1e-9).all() and (tube.g(inside) == y).all()
     enemy = np.stack([points[y != s][np.linalg.norm(points[y != s] - x, ord=p, axis=1).argmin()] for x, s in zip(inside, y)])
     assert astute(tube.g, inside, y, tube.r * NEAR, p=p, towards=enemy, seed=seed).all()
@@ -209,12 +209,12 @@ def test_sandwich(case, level, seed):
         if safe: assert class_margins(ball, points, labels).correct(np.full(len(ball), label)).all()
 
 
-@pytest.mark.parametrize("kind", _KINDS)
+@pytest.mark.parametrize("kind", MOVES)
 def test_moves_of_images_stay_in_the_ball_and_the_range(kind):
     rng = np.random.default_rng(0)
     x, z, w = rng.choice(np.array([0, 1, 128, 254, 255], np.uint8), (3, 100, 30))
     radius = rng.integers(0, 256, 100)
-    moved = _perturb(x, radius, kind, towards=z, away=w)
+    moved = perturb(x, radius, kind, towards=z, away=w)
     assert moved.dtype == np.uint8 and (abs(moved.astype(int) - x).max(1) <= radius).all()
     if kind in ("towards", "squeeze"):
         before, after = abs(z.astype(int) - x).max(1), abs(z.astype(int) - moved).max(1)
