@@ -55,7 +55,8 @@ def save_checkpoint(path: str | Path,  # replaced in one step
         raise OSError(error.errno, f"{error.strerror or error}; {left}") from error
 
 # %% ../nbs/04b_checkpoints.ipynb #da53f5e2
-def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
+def read_checkpoint(path: str | Path,  # of the file
+                    ) -> tuple[dict[str, torch.Tensor], dict]:
     "Tensors (on the CPU) and meta of a checkpoint, whosever it is; `CheckpointError` if the file is damaged or something else."
     from safetensors import SafetensorError, safe_open
     try:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from time import monotonic
+from typing import Any
 
 import numpy as np
 
@@ -157,7 +158,7 @@ def packing_programme(weight: np.ndarray,  # (n,) weights
                       *,
                       whole: bool = False,  # q in {0, 1} instead of [0, 1]
                       seconds: float = 60.,  # time limit
-                      ):  # scipy's result: `x` is q, `fun` is minus the weight, `status` 0 for an optimum
+                      ) -> Any:  # scipy's result: `x` is q, `fun` is minus the weight, `status` 0 for an optimum
     "The largest weighted sum of q with a sum of at most 1 on each set, by HiGHS."
     from scipy.optimize import linprog
     from scipy.sparse import csr_array
@@ -300,7 +301,8 @@ class _LeastLoss:
 
 # %% ../nbs/02a_cliques.ipynb #3071c67b
 def least_loss(weight: np.ndarray,  # (n,) whole numbers of at least 1
-               first: np.ndarray, second: np.ndarray,  # (m,) ends of the edges; every vertex has one
+               first: np.ndarray,  # (m,) one end of each edge, 0 to n - 1; every vertex has an edge
+               second: np.ndarray,  # (m,) the other end
                *,
                common: Callable | None = None,  # (vertices of a clique) -> its largest subsets that obey (C), as tuples; None: the clique
                most: int = 100_000,  # cliques that may be listed at once

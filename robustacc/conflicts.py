@@ -14,6 +14,7 @@ from fractions import Fraction
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .checks import unknown_name
 from .cliques import least_loss, maximal_cliques, neighbour_bits
@@ -175,8 +176,8 @@ def _one_radius(images, labels, eps, pairs, p, attacker, seconds) -> OptimalLoss
     return OptimalLoss(radius, n, conflicts, len(given_up), max(answer.at_least, math.ceil(proved)), lost, proved, given_up, chance, cliques, answer.open)
 
 # %% ../nbs/02a_conflicts.ipynb #0726c6a4
-def optimal_robust_loss(images,  # (n, ...) uint8, or float in any unit; may be memory-mapped
-                        labels,  # (n,) whole numbers, at least two classes
+def optimal_robust_loss(images: ArrayLike,  # (n, ...) uint8, or float in any unit; may be memory-mapped
+                        labels: ArrayLike,  # (n,) whole numbers, at least two classes
                         eps: float | str | Fraction | Sequence,  # one radius or several: .031, "8/255"; in units of the images
                         *,
                         p: float = math.inf,  # the attacker's norm: inf or 2
@@ -201,7 +202,8 @@ def optimal_robust_loss(images,  # (n, ...) uint8, or float in any unit; may be 
 
 # %% ../nbs/02a_conflicts.ipynb #2e50e5aa
 def check_certificate(loss: OptimalLoss,  # the claim
-                      first: np.ndarray, second: np.ndarray,  # (m,) the conflicts, as from `_conflicting`
+                      first: np.ndarray,  # (m,) one example of each conflict, as from `_conflicting`
+                      second: np.ndarray,  # (m,) the other one
                       ) -> None:
     "Check a result's witness and certificate (l-infinity) exactly; `ValueError` names the first claim that does not hold."
     def claim(holds: bool, text: str) -> None:
@@ -253,8 +255,8 @@ def _corners(best: Callable, robust: Tradeoff, clean: Tradeoff) -> list[Tradeoff
     return [*_corners(best, robust, new), new, *_corners(best, new, clean)]
 
 # %% ../nbs/02a_conflicts.ipynb #d0688767
-def frontier(images,  # (n, ...) uint8 or float
-             labels,  # (n,) whole numbers
+def frontier(images: ArrayLike,  # (n, ...) uint8 or float
+             labels: ArrayLike,  # (n,) whole numbers
              eps: float | str | Fraction,  # radius of the attacker, l-infinity
              *,
              attacker: str = "real",  # as in `optimal_robust_loss`
@@ -302,7 +304,7 @@ class Agreement:
 
 
 def label_agreement(pairs: Pairs,  # close pairs of *all* labels
-                    labels,  # (n,) whole numbers
+                    labels: ArrayLike,  # (n,) whole numbers
                     *,
                     among: np.ndarray | None = None,  # (n,) bool: images that count; None: all
                     draws: int = 1000,  # resamples of the images for the interval

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .conflicts import OptimalLoss, Tradeoff, frontier, optimal_robust_loss, population_loss
 from .search import nearest_other, pairs_within
@@ -33,10 +34,10 @@ class Diagnostics:
     certified: float  # share of fresh points right and certified at eps
 
 
-def diagnose(points,  # (n, ...) sample: uint8 images, or float
-             labels,  # (n,) whole numbers, at least two classes
-             fresh,  # (m, ...) points that the sample does not hold
-             fresh_labels,  # (m,)
+def diagnose(points: ArrayLike,  # (n, ...) sample: uint8 images, or float
+             labels: ArrayLike,  # (n,) whole numbers, at least two classes
+             fresh: ArrayLike,  # (m, ...) points that the sample does not hold
+             fresh_labels: ArrayLike,  # (m,) whole numbers, of the same classes
              eps: float,  # radius of the attacker, in units of the points; above 0
              *,
              seed: int = 0,  # of the shuffled labels

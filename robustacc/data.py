@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 import torch
 
 from .arguments import check_count, check_kind
@@ -166,10 +167,10 @@ def _check_facts(name, classes, n_classes: int, augment, shape: tuple[int, ...])
 
 # %% ../nbs/00_data.ipynb #beab9b89
 def from_arrays(
-    train_images,  # (n, c, h, w) or (n, h, w); uint8, bool, or floats in [0, 1]: array, tensor, list or table
-    train_labels,  # (n,), integers of at least 0; every class must occur
-    test_images,  # like `train_images`, of the same type and picture size
-    test_labels,  # like `train_labels`; classes may be missing
+    train_images: ArrayLike,  # (n, c, h, w) or (n, h, w); uint8, bool, or floats in [0, 1]: array, tensor, list or table
+    train_labels: ArrayLike,  # (n,), integers of at least 0; every class must occur
+    test_images: ArrayLike,  # like `train_images`, of the same type and picture size
+    test_labels: ArrayLike,  # like `train_labels`; classes may be missing
     *,
     eps: float,  # attack radius, l-infinity, above 0 and at most 1
     n_classes: int | None = None,  # at least 2; None: the largest label plus one

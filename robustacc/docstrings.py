@@ -102,7 +102,10 @@ def _describe(module: ModuleType) -> None:
         _set(symbol, _KNOWN[name])
         for child in getattr(node, "body", ()) if isinstance(node, ast.ClassDef) else ():
             if isinstance(child, _FUNCTIONS) and child.name in vars(symbol) and child.name != "__init__":
-                _set(vars(symbol)[child.name], _of_function(child, lines))
+                found = _of_function(child, lines)
+                overridden = next((vars(base)[child.name] for base in symbol.__mro__[1:] if child.name in vars(base)), None)
+                if overridden is not None and not any(p.text for p in found): found = parameters(overridden)
+                _set(vars(symbol)[child.name], found)
 
 # %% ../nbs/000d_docstrings.ipynb #7908c8d7
 def describe_imports(package: str,  # the name of an imported package

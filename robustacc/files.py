@@ -54,7 +54,8 @@ def atomic_write(path: str | Path,  # destination; missing parent folders are ma
     return path
 
 # %% ../nbs/000b_files.ipynb #5c4aeef1
-def check_writable(folder: str | Path) -> Path:
+def check_writable(folder: str | Path,  # where files are to be written
+                   ) -> Path:
     "The folder, made if missing; `OSError` if files can't be written there, asked before a long run rather than after it."
     atomic_write(Path(folder) / ".writable", "")
     (Path(folder) / ".writable").unlink(missing_ok=True)
@@ -78,7 +79,8 @@ class LockedError(OSError):
     "Another process is at work on the same file."
 
 
-def clear_leftovers(path: str | Path) -> None:
+def clear_leftovers(path: str | Path,  # of the file that would have been written
+                    ) -> None:
     "Remove the temporary files that killed writers of `path` have left beside it; only for who holds its lock."
     path = Path(path)
     for left in path.parent.glob(f".{glob.escape(path.name)}.????????{glob.escape(path.suffix)}"): left.unlink(missing_ok=True)

@@ -131,7 +131,9 @@ _COLUMNS = {"test accuracy": ("test_acc",), "under PGD-10": ("adv_test_acc", "pg
            "Lipschitz as released": ("ledger", "lipschitz", "released")}
 
 
-def metric(record: dict, path: Sequence[str]) -> float:
+def metric(record: dict,  # of a training run
+           path: Sequence[str],  # keys below `metrics`, such as ("adv_test_acc", "pgd")
+           ) -> float:  # percent, but for the Lipschitz measure
     "A metric of a record by its path, NaN where there is none."
     value = record["metrics"]
     for key in path: value = value.get(key, math.nan) if isinstance(value, dict) else math.nan

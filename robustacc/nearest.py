@@ -9,6 +9,7 @@ __all__ = ['NearestCertificates', 'nearest_certificates']
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 # %% ../nbs/02bb_nearest.ipynb #accc75c8
 @dataclass(frozen=True)
@@ -20,9 +21,9 @@ class NearestCertificates:
     sharp_inf: np.ndarray  # (n,) rho_inf: l-infinity moves
 
 
-def nearest_certificates(queries,  # (n, ...) uint8 images (radii in [0, 1] units), or float points
-                         reference,  # (m, ...) of the same kind
-                         reference_labels,  # (m,) whole numbers, at least two classes
+def nearest_certificates(queries: ArrayLike,  # (n, ...) uint8 images (radii in [0, 1] units), or float points
+                         reference: ArrayLike,  # (m, ...) of the same kind
+                         reference_labels: ArrayLike,  # (m,) whole numbers, at least two classes
                          ) -> NearestCertificates:
     "Predictions and certified radii of the Euclidean 1-nearest-neighbour; `ValueError` for a single class."
     queries, reference, owner = np.asarray(queries), np.asarray(reference), np.asarray(reference_labels)

@@ -109,7 +109,9 @@ class Proof(Plan):
         return {**super().settings, "test_labels": self.test_labels, "restarts": self.restarts}
 
 
-def plan(settings: Settings = Settings(), **changes) -> Proof:
+def plan(settings: Settings = Settings(),  # what to run
+         **changes,  # settings by name, such as seed=1
+         ) -> Proof:
     "Check settings and fill in defaults; `ValueError` names a wrong value and the allowed ones, before any work."
     offered = [d for d in DATASETS if any(d in datasets for datasets in PROOF_PROFILES.values())]
     choices = dict(dataset=offered, profile=list(PROOF_PROFILES), test_labels=_TEST_LABELS)

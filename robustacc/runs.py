@@ -84,7 +84,7 @@ _GREEK = {"lam": "lambda"}
 
 
 def setting_text(name: str,  # of a setting, as in `departures`
-                 value,  # its value
+                 value: object,  # its value, as JSON has it
                  ) -> str:  # "eps .2", "12 epochs", "bfloat16", "ema 0.999"
     "A departure as a table says it."
     if name in ("variant", "precision"): return str(value)

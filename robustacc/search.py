@@ -36,7 +36,10 @@ class Pairs:
 
     def __len__(self) -> int: return len(self.first)
 
-    def records(self, first_labels: np.ndarray, second_labels: np.ndarray) -> list[dict]:
+    def records(self,
+                first_labels: np.ndarray,  # of all images among which `first` counts
+                second_labels: np.ndarray,  # of all among which `second` counts
+                ) -> list[dict]:
         "The pairs with their labels, as JSON can hold them."
         return [{"first": int(i), "second": int(j), "labels": [int(first_labels[i]), int(second_labels[j])], "distance": float(d)}
                 for i, j, d in zip(self.first, self.second, self.distance)]

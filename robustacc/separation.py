@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -51,7 +52,7 @@ def separation(data: Data,  # the data set
     return {"train_train": search(*train, p=p, **options), "test_train": search(*test, *train, p=p, **options)}
 
 # %% ../nbs/01_separation.ipynb #2f5d8bf4
-def statistics(neighbours: Neighbours,
+def statistics(neighbours: Neighbours,  # of one part, with a distance for each example
                eps: float | None = None,  # the attack radius, in the units of the distances
                ) -> dict:  # n, min, mean, r = min / 2, ratio = min / eps, within_2eps = how many distances are at most 2 eps
     "What the tables print about one part."
@@ -111,7 +112,7 @@ def show_pairs(upper: Split,  # images and labels of the pairs' first ends
                classes: Sequence[str] | None = None,  # names of the labels
                width: float = 1.1,  # inches per column
                title: str = "",  # of the figure
-               ):  # matplotlib Figure
+               ) -> Any:  # matplotlib Figure
     "Pairs of images, one column each, with labels and distance."
     import matplotlib.pyplot as plt
     name = lambda label: classes[int(label)] if classes is not None else str(label)

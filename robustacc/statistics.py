@@ -14,7 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 # %% ../nbs/000c_statistics.ipynb #433124e4
-def wilson(hits: int, n: int, z: float = 1.96) -> list[float]:
+def wilson(hits: int,  # successes, 0 to n
+           n: int,  # trials, at least 1
+           z: float = 1.96,  # quantile of the normal distribution; 1.96 stands for 95%
+           ) -> list[float]:  # low, high
     "The 95% Wilson interval of a share of `hits` among `n`, in percent."
     if not 0 <= hits <= n or n < 1: raise ValueError(f"hits {hits} of n {n}: it must be 0 <= hits <= n and n >= 1")
     p, z2 = hits / n, z * z / n
@@ -39,8 +42,10 @@ def half_width(percent: float,  # an accuracy, in percent
     return (high - low) / 2
 
 
-def difference_half_width(first: float, n_first: int,  # an accuracy in percent, and the images it is measured on
-                          second: float, n_second: int,  # another, on other images or by another network
+def difference_half_width(first: float,  # an accuracy, in percent
+                          n_first: int,  # images that it is measured on
+                          second: float,  # another, on other images or by another network
+                          n_second: int,  # images of that one
                           ) -> float:  # percentage points
     "Half of the 95% interval of the difference of two accuracies that were measured independently."
     return math.hypot(half_width(first, n_first), half_width(second, n_second))
@@ -53,7 +58,9 @@ def example_spread(percent: float,  # an accuracy, in percent
     return 100 * math.sqrt(percent / 100 * (1 - percent / 100) / n)
 
 # %% ../nbs/000c_statistics.ipynb #8ed086f4
-def student(level: float, degrees: int) -> float:
+def student(level: float,  # probability between minus and plus the quantile, above 0 and below 1
+            degrees: int,  # degrees of freedom, at least 1
+            ) -> float:
     "The two-sided quantile of Student's t; `ValueError` unless 0 < level < 1."
     from scipy.stats import t
     if not 0 < level < 1: raise ValueError(f"level {level!r}: it must be between 0 and 1")

@@ -77,7 +77,8 @@ class SignedDistance:
         "Sign of f: -1, +1, or 0 exactly on the boundary."
         return np.sign(self.f(points))
 
-    def margin(self, points: ArrayLike, labels: ArrayLike) -> np.ndarray:  # (n, ...), (n,) of -1 and +1 -> (n,)
+    def margin(self, points: ArrayLike,  # (n, ...)
+               labels: ArrayLike) -> np.ndarray:  # (n,) of -1 and +1; the result (n,)
         "y f(x): conditions (b) and (c) of Lemma 4.3 ask for at least 1."
         return as_array(labels, name="labels") * self.f(points)
 
@@ -352,7 +353,8 @@ class WeakFeatures:
     def __post_init__(self):
         check_count("n_weak", self.n_weak, 1, 1_000_000), check_number("mean", self.mean, -1e6, 1e6), check_number("flip", self.flip, 0, .5)
 
-    def sample(self, n: int, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:  # n and seed at least 0 -> (n, 1 + n_weak), (n,)
+    def sample(self, n: int, *,  # how many, at least 1
+               seed: int = 0) -> tuple[np.ndarray, np.ndarray]:  # at least 0; the result (n, 1 + n_weak), (n,)
         "Points and their labels of -1 and +1."
         n, rng = check_count("n", n, 1, 10**9), np.random.default_rng(check_count("seed", seed, 0))
         y = rng.choice([-1, 1], n)

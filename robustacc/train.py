@@ -72,15 +72,15 @@ class Settings:
 @dataclass(frozen=True)
 class Plan:
     "A checked run: all defaults filled in."
-    dataset: str
-    arch: str
-    method: Method
-    dropout: float | None
+    dataset: str  # name of the data set
+    arch: str  # name of the network
+    method: Method  # with its strengths
+    dropout: float | None  # rate of every dropout layer; None: as published
     eps: float  # radius of the l-infinity ball
-    profile: str
-    recipe: Recipe
-    seed: int
-    device: str
+    profile: str  # a key of `PROFILES`
+    recipe: Recipe  # how long, how fast, on how many examples
+    seed: int  # 0 to 2^32 - 1
+    device: str  # where it runs: cpu, cuda or cuda:NUMBER
     path: Path  # of the record
     tools: Tools = Tools()  # all off in the paper's rows
 
@@ -105,7 +105,8 @@ class Plan:
         return {**environment(self.device), "processes": group.size, "replayable": replayable(self.method, self.device, group)}
 
 # %% ../nbs/05_train.ipynb #c71a75da
-def find_device(device: str) -> str:
+def find_device(device: str,  # "auto", "cpu", "cuda" or "cuda:NUMBER"
+                ) -> str:
     "`device`, with auto resolved; `ValueError` for one that is not there."
     if device not in ("auto", "cpu") and not re.fullmatch(r"cuda(:\d+)?", device): raise unknown_name("device", device, ("auto", "cpu", "cuda"))
     if device.startswith("cuda") and not torch.cuda.is_available(): raise ValueError(f"device {device!r}: this machine has no CUDA device; allowed: auto, cpu")
@@ -134,7 +135,9 @@ def warn_of_tiny(settings: Mapping,  # by name
         if isinstance(value, float) and 0 < abs(value) < 1e-8: warnings.warn(f"{name} {value!r}: it is legal, but so small that it will change nothing", stacklevel=3)
 
 # %% ../nbs/05_train.ipynb #6aee727e
-def plan(settings: Settings = Settings(), **changes) -> Plan:
+def plan(settings: Settings = Settings(),  # what to run
+         **changes,  # settings by name, such as seed=1
+         ) -> Plan:
     "Check settings and fill in defaults; `ValueError` names a wrong value and the allowed ones, before any work."
     choices = dict(dataset=DATASETS, arch=ARCHS, method=list(METHODS), variant=VARIANTS, profile=list(PROFILES))
     s = Settings(**check_values({**asdict(settings), **changes}, Settings, choices=choices))
@@ -160,7 +163,9 @@ def keep_freed_memory() -> bool:
     return all(ctypes.CDLL(None).mallopt(option, size) for option, size in _FREED.items())
 
 
-def save_outcomes(outcomes: dict[str, np.ndarray], path: Path) -> None:
+def save_outcomes(outcomes: dict[str, np.ndarray],  # by name, one value for each example
+                  path: Path,  # of the file, replaced in one step
+                  ) -> None:
     "Per-example outcomes as a compressed .npz."
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{key.replace("/", "."): values for key, values in outcomes.items()})

@@ -158,9 +158,25 @@ def unsaid(node: ast.FunctionDef, said: dict[int, str], name: str) -> list[str]:
     return wrong
 
 
+def parameter_names(node: ast.FunctionDef) -> list[str]:
+    "The names of a function's parameters."
+    return [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+
+
+def documented_methods() -> dict[tuple[str, str], list[str]]:
+    "Class and method -> its parameters, where all of them have comments. An override with the same parameters shows those comments (chapter 000d)."
+    found, classes = {}, [(node, comments(path.read_text())) for path in PACKAGE for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+    for _ in range(3):  # a base before what is derived from it, wherever they stand
+        for node, said in classes:
+            for part in (part for part in node.body if isinstance(part, ast.FunctionDef)):
+                names = parameter_names(part)
+                if not unsaid(part, said, part.name) or any(found.get((base.id, part.name)) == names for base in node.bases if isinstance(base, ast.Name)): found[node.name, part.name] = names
+    return found
+
+
 def docments() -> dict[str, list[str]]:
     "Public functions, methods and dataclasses with parameters that have no annotation or no comment."
-    found = {}
+    found, methods = {}, documented_methods()
     for path in PACKAGE:
         source, module = path.read_text(), module_name(path)
         said = comments(source)
@@ -171,6 +187,7 @@ def docments() -> dict[str, list[str]]:
             for part in node.body:
                 if isinstance(part, ast.FunctionDef) and (part.name in ("__init__", "__call__") or not part.name.startswith("_")):
                     if any(isinstance(d, ast.Name) and d.id == "property" for d in part.decorator_list) and part.returns is not None: continue
+                    if any(methods.get((base.id, part.name)) == parameter_names(part) for base in node.bases if isinstance(base, ast.Name)): continue
                     found[f"{module}.{node.name}.{part.name}"] = unsaid(part, said, part.name)
                 elif isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name) and not part.target.id.startswith("_"):
                     documented = part.lineno in said or part.end_lineno in said or part.lineno - 1 in said or "help" in ast.unparse(part.value or ast.Constant(None)) \
