@@ -1,10 +1,12 @@
 """The workflow: what it plans, that it resumes, and that a failure loses nothing."""
 import importlib.util
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -136,6 +138,28 @@ def test_the_script_runs_so_many_rows_at_a_time_and_says_what_became_of_each(row
     assert names.pop("finished")[0] == "trades-beta6-seed0" and max(atmost) == 2
     assert names == {"failed": ["gr-seed0"], "stopped": ["at-seed0", "at-seed1"], "not begun": ["at-seed2"]}
     assert "failed smoke/digits/CNN2/gr-seed0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_script_takes_its_rows_with_it_when_it_is_told_to_end(rows, monkeypatch, tmp_path, number):
+    "Even where it was started in the background, with SIGINT ignored."
+    (tmp_path / "rows.jsonl").write_text(json.dumps(dict(method="at")))
+    jobs = []
+
+    def start(row, results):
+        jobs.append(subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"], preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler)))
+        threading.Timer(.5, os.kill, (os.getpid(), number)).start()
+        return jobs[-1]
+    monkeypatch.setattr(rows, "start", start)
+    monkeypatch.setattr(sys, "argv", ["rows.py", str(tmp_path / "rows.jsonl"), "--results", str(tmp_path / "runs")])
+    usual = [signal.signal(n, signal.SIG_IGN if n == signal.SIGINT else signal.SIG_DFL) for n in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        with pytest.raises(SystemExit) as ended: rows.main()
+    finally:
+        for n, handler in zip((signal.SIGINT, signal.SIGTERM), usual): signal.signal(n, handler)
+        alive = [job for job in jobs if job.poll() is None]
+        for job in alive: job.kill()
+    assert ended.value.code == 3 and len(jobs) == 1 and not alive
 
 
 @pytest.mark.slow

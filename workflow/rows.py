@@ -86,9 +86,10 @@ def main() -> None:
         if options.list:
             for row in listed(options.profile, options.datasets, options.studies, options.seeds): print(json.dumps(row))
             return
+        for number in (signal.SIGINT, signal.SIGTERM): signal.signal(number, signal.default_int_handler)  # a batch system's end, and Ctrl-C for who was started in the background
         rows = [json.loads(line) for line in Path(options.rows).read_text().splitlines() if line.strip()]
         became = run(rows, results_folder(options.results), options.jobs, options.minutes)
-    except (OSError, ValueError, TypeError) as error: sys.exit(f"error: {error}")
+    except (OSError, ValueError, TypeError) as error: parser.error(str(error))
     print("; ".join(f"{len(names)} {word}" for word, names in became.items()))
     for word in ("failed", "stopped"):
         for name in became.get(word, []): print(f"  {word}: {name}")
