@@ -87,13 +87,17 @@ class CNN2(nn.Module):
                  in_shape: tuple[int, int, int] = (1, 28, 28),  # channels, height, width; at least 16 pixels
                  n_classes: int = 10,  # number of logits, at least 2
                  dropout: float | None = None,  # probability in [0, 1); None: .5, after the first linear layer
+                 *,
+                 width: float = 1.,  # of all layers, relative to the paper's network; above 0 and at most 8
                  ):
         super().__init__()
         c, h, w = _check_shape("CNN2", in_shape, n_classes)
-        p, n = _check_dropout(dropout), _check_inputs("CNN2", (c, h, w), 64, *(((size - 4) // 2 - 4) // 2 for size in (h, w)))
-        self.conv1, self.conv2 = nn.Conv2d(c, 32, 3), nn.Conv2d(32, 32, 3)
-        self.conv3, self.conv4 = nn.Conv2d(32, 64, 3), nn.Conv2d(64, 64, 3)
-        self.fc1, self.fc2, self.fc3 = nn.Linear(n, 200), nn.Linear(200, 200), nn.Linear(200, n_classes)
+        if not 0 < width <= 8: raise ValueError(f"width {width!r}: it must be above 0 and at most 8")
+        few, many, wide = (max(1, round(width * size)) for size in (32, 64, 200))
+        p, n = _check_dropout(dropout), _check_inputs("CNN2", (c, h, w), many, *(((size - 4) // 2 - 4) // 2 for size in (h, w)))
+        self.conv1, self.conv2 = nn.Conv2d(c, few, 3), nn.Conv2d(few, few, 3)
+        self.conv3, self.conv4 = nn.Conv2d(few, many, 3), nn.Conv2d(many, many, 3)
+        self.fc1, self.fc2, self.fc3 = nn.Linear(n, wide), nn.Linear(wide, wide), nn.Linear(wide, n_classes)
         self.drop = nn.Dropout(.5 if p is None else p)
         _start_cnn2(self)
 

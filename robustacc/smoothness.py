@@ -6,7 +6,7 @@
 __all__ = ['Row', 'measured_rows', 'printed_rows', 'Ordering', 'ordering', 'counterexamples', 'stratified_tau',
            'stratified_tau_interval']
 
-# %% ../nbs/09a_smoothness.ipynb #58a9bf49
+# %% ../nbs/09a_smoothness.ipynb #3eeb8b68
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from .paper import DROPOUT_TABLES, ROW_TABLES, published_label, table
 from .results import by_row
 from .runs import row_label
 
-# %% ../nbs/09a_smoothness.ipynb #9d3f8fcb
+# %% ../nbs/09a_smoothness.ipynb #693f08d9
 _ROBUST = ("LLR", "AT", "RST", "TRADES")
 
 
@@ -37,7 +37,7 @@ class Row:
         "The method without its strength."
         return self.label.split("(")[0]
 
-# %% ../nbs/09a_smoothness.ipynb #bd3e94f6
+# %% ../nbs/09a_smoothness.ipynb #02d6ebf1
 def measured_rows(records: Iterable[dict],  # of training runs
                   *,
                   attack: str = "mt",  # "pgd" or "mt"
@@ -64,7 +64,7 @@ def printed_rows(*,
             found[key] = Row("paper", key[0], key[1], "paper", key[2], row["test_lipschitz"], row["adv_test_acc"])
     return list(found.values())
 
-# %% ../nbs/09a_smoothness.ipynb #a63fb6a0
+# %% ../nbs/09a_smoothness.ipynb #409f7b8d
 @dataclass(frozen=True)
 class Ordering:
     "How the Lipschitz constant orders the robust rows of a group."
@@ -93,7 +93,7 @@ def ordering(rows: Sequence[Row],  # of one group
     word = "does not order them" if not tau <= -.5 else "orders the robust rows" if without[weakest] <= -.5 else "rests on one family"
     return Ordering(word, tau, without[weakest], weakest, len(robust))
 
-# %% ../nbs/09a_smoothness.ipynb #4cff2e45
+# %% ../nbs/09a_smoothness.ipynb #8470be5a
 def counterexamples(rows: Sequence[Row],  # of one group
                     *,
                     smoother: float = .1,  # at least so much, as a share of the other's constant
@@ -103,7 +103,7 @@ def counterexamples(rows: Sequence[Row],  # of one group
     pairs = [(a, b) for a in rows for b in rows if a.lipschitz <= (1 - smoother) * b.lipschitz and a.robust <= b.robust - points]
     return sorted(pairs, key=lambda pair: pair[0].robust - pair[1].robust)
 
-# %% ../nbs/09a_smoothness.ipynb #77a1e09a
+# %% ../nbs/09a_smoothness.ipynb #b302752a
 def stratified_tau(first: ArrayLike,  # (n,) such as local constants
                    second: ArrayLike,  # (n,) such as margins under attack
                    given: ArrayLike,  # (n,) what is held fixed, such as clean margins
@@ -119,7 +119,7 @@ def stratified_tau(first: ArrayLike,  # (n,) such as local constants
     parts = np.array_split(np.argsort(z, kind="stable"), bins)
     return float(np.nanmean([kendalltau(x[part], y[part]).statistic for part in parts]))
 
-# %% ../nbs/09a_smoothness.ipynb #ac18de22
+# %% ../nbs/09a_smoothness.ipynb #68f1e073
 def stratified_tau_interval(first: ArrayLike,  # as in `stratified_tau`
                             second: ArrayLike,  # (n,)
                             given: ArrayLike,  # (n,)
