@@ -219,7 +219,7 @@ def _centre(pixels: np.ndarray, size: int | None) -> np.ndarray:
 
 # %% ../nbs/000d_pictures.ipynb #21cfe48f
 def stack_pictures(
-    pictures: Iterable[Picture],  # as they come from `read_pictures`
+    pictures: Iterable[_Picture],  # as they come from `read_pictures`
     files: Sequence[str],  # a name for each of them, for errors
     *,
     size: int | None = None,  # keep the central square of so many pixels; None: as they are
