@@ -5,24 +5,23 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/02g_audit_command.ipynb #d3665cc3
+# %% ../nbs/02g_audit_command.ipynb #46eed8ee
 import json
-import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from .arguments import check_path
+from .commands import Command
 from .curation import Curation, curate, pairs_csv
 from .curation_page import curation_page
 from .data import DATASETS, load
 from .files import atomic_write, check_writable
 from .readers import LabelledSet, join_sets, read_set
 
-# %% ../nbs/02g_audit_command.ipynb #413a52c0
+# %% ../nbs/02g_audit_command.ipynb #f0342e1f
 def _number(text: str) -> float:
     "A number or fraction that is finite."
     try: value = float(Fraction(text.strip()))
@@ -50,13 +49,12 @@ def _add_inputs(parser: ArgumentParser) -> None:
     parser.add_argument("--size", type=int, help="bring pictures to this shorter side and centre square")
     parser.add_argument("--channels", type=int, default=3, choices=(1, 3), help="of pictures (default: %(default)s)")
 
-# %% ../nbs/02g_audit_command.ipynb #ba06f7d4
-def _parser() -> ArgumentParser:
-    "The command line."
-    parser = ArgumentParser(prog="python -m robustacc.audit_command", description="copies, near-copies, leaks and conflicts in a labelled set")
+# %% ../nbs/02g_audit_command.ipynb #ceed88a3
+def _options(parser: ArgumentParser) -> None:
+    "Everything that may be chosen."
     _add_inputs(parser)
     parser.add_argument("--eps", type=_number, help="attack radius (default: 8/255, for pixels in [0, 1])")
-    parser.add_argument("--radius", type=_number, help="close if no pixel differs by more (default: 2 eps, if no other radius is given)")
+    parser.add_argument("--radius", type=_number, help="close if no value differs by more (default: 2 eps, if no other radius is given)")
     parser.add_argument("--radius-2", type=_number, help="close if the l2 distance is at most this")
     parser.add_argument("--embedding", help="a .npy file of features, one row for each image (train first)")
     parser.add_argument("--radius-embedding", type=_number, help="close if the features are at most this far apart")
@@ -65,14 +63,13 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--seconds", type=_number, default=60., help="limit of each search for a smallest set (default: 60)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all that this process may use)")
     parser.add_argument("--memory", type=_number, default=4., help="GiB for copies of the data and for pairs (default: 4)")
-    for name, text in (("json", "the report"), ("csv", "all close pairs"), ("html", "the page")): parser.add_argument(f"--{name}", help=f"write {text} to this file")
+    for name, text in (("json", "the report; -: print it"), ("csv", "all close pairs"), ("html", "the page")): parser.add_argument(f"--{name}", help=f"write {text} to this file")
     parser.add_argument("--no-thumbnails", action="store_true", help="no picture in the page, names only")
-    return parser
 
-# %% ../nbs/02g_audit_command.ipynb #9d113273
+# %% ../nbs/02g_audit_command.ipynb #b0893e3f
 def _check_outputs(options: Namespace) -> None:
     "`ValueError` or `OSError` for outputs that could not be written."
-    outputs = {name: check_path(f"--{name}", value) for name in ("json", "csv", "html") if (value := getattr(options, name)) is not None}
+    outputs = {name: check_path(f"--{name}", value) for name in ("json", "csv", "html") if (value := getattr(options, name)) is not None and (name, value) != ("json", "-")}
     for name, path in outputs.items():
         if not path.name or path.is_dir(): raise ValueError(f"--{name} {str(path)!r}: it must be a file, not a folder")
         check_writable(path.absolute().parent)
@@ -93,7 +90,7 @@ def _check_options(options: Namespace) -> None:
         if (value := getattr(options, name)) is not None and not low <= value <= high: raise ValueError(f"--{name} {value:g}: it must be {low:g} to {high:,}")
     _check_outputs(options)
 
-# %% ../nbs/02g_audit_command.ipynb #b0f62bac
+# %% ../nbs/02g_audit_command.ipynb #e52df76e
 def _read(options: Namespace) -> LabelledSet:
     "The set that the command line names."
     if options.dataset:
@@ -115,28 +112,27 @@ def _features(path: str | None) -> np.ndarray | None:
 
 def _write(options: Namespace, data: LabelledSet, found: Curation) -> None:
     "The files that were asked for."
-    if options.json: atomic_write(options.json, json.dumps(found.report, indent=1) + "\n")
+    if options.json and options.json != "-": atomic_write(options.json, json.dumps(found.report, indent=1) + "\n")
     if options.csv: atomic_write(options.csv, pairs_csv(data, found))
     if options.html: atomic_write(options.html, curation_page(data, found, thumbnails=not options.no_thumbnails, title=f"Audit of {options.data or options.dataset}"))
 
-# %% ../nbs/02g_audit_command.ipynb #5d66f553
-def main(arguments: Sequence[str] | None = None,  # the command line; None: that of this process
-         ) -> None:
-    "`python -m robustacc.audit_command`: audit a labelled set."
-    options = _parser().parse_args(arguments)
-    try:
-        _check_options(options)
-        given = {"inf": options.radius, "2": options.radius_2, "embedding": options.radius_embedding}
-        radii = {space: radius for space, radius in given.items() if radius is not None} or None
-        embedding, data = _features(options.embedding), _read(options)
-        found = curate(data, radii=radii, eps=options.eps, embedding=embedding, review=options.review, listed=options.listed, draws=options.draws,
-                       seconds=options.seconds, threads=options.threads, memory=int(options.memory * 2**30))
-        print("\n".join(found.report["findings"]))
-        _write(options, data, found)
-    except (OSError, ValueError, ImportError, MemoryError, RuntimeError) as error:
-        print(f"error: {error or type(error).__name__}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt: sys.exit(130)
+# %% ../nbs/02g_audit_command.ipynb #cad8cba8
+def _audit(options: Namespace) -> dict:
+    "The command: audit a labelled set."
+    _check_options(options)
+    given = {"inf": options.radius, "2": options.radius_2, "embedding": options.radius_embedding}
+    radii = {space: radius for space, radius in given.items() if radius is not None} or None
+    embedding, data = _features(options.embedding), _read(options)
+    found = curate(data, radii=radii, eps=options.eps, embedding=embedding, review=options.review, listed=options.listed, draws=options.draws,
+                   seconds=options.seconds, threads=options.threads, memory=int(options.memory * 2**30))
+    print("\n".join(found.report["findings"]))
+    _write(options, data, found)
+    return found.report
 
-# %% ../nbs/02g_audit_command.ipynb #3a94d529
+
+main = Command(_audit, _options, "python -m robustacc.audit_command", "Copies, near-copies, leaks and conflicts in a labelled set.",
+               ("pictures --size 64 --html audit.html", "train.npz --test test.npz --radius 16/255 --csv pairs.csv", "rows.csv --column label=diagnosis --column group=patient --json -"),
+               (MemoryError, RuntimeError), own_json=True)
+
+# %% ../nbs/02g_audit_command.ipynb #9e1eea12
 if __name__ == "__main__" and "__file__" in globals(): main()
