@@ -25,8 +25,8 @@ import numpy as np
 from robustacc.curation import curate
 from robustacc.data import load
 from robustacc.files import atomic_write
-from robustacc.planting import Planted, plant, recall
-from robustacc.readers import LabelledSet, join_sets, read_set
+from robustacc.planting import Planted, plant
+from robustacc.readers import LabelledSet, read_set
 from robustacc.records import environment
 
 HERE = Path(__file__).resolve().parent
@@ -36,7 +36,7 @@ HERE = Path(__file__).resolve().parent
 
 def both_parts(name: str) -> LabelledSet:
     data = load(name, download=False)
-    return join_sets({part: LabelledSet(split.images, split.labels, data.classes) for part, split in (("train", data.train), ("test", data.test))})
+    return LabelledSet.join({part: LabelledSet(split.images, split.labels, data.classes) for part, split in (("train", data.train), ("test", data.test))})
 
 
 def table(name: str, scaled: bool) -> LabelledSet:
@@ -101,7 +101,7 @@ def planted_faults(planted: Planted, base: LabelledSet) -> dict:
     both, found = rules(base.images), {}
     for name, radii in (("robustacc, inf", {"inf": both["inf"]}), ("robustacc, inf and 2", both)):
         started = time.process_time()
-        result = recall(planted, curate(planted.data, radii=radii))
+        result = planted.recall(curate(planted.data, radii=radii))
         found[name] = {**result, "seconds": round(time.process_time() - started, 2), "clean": len(curate(base, radii=radii))}
         print(name, found[name], file=sys.stderr, flush=True)
     return found

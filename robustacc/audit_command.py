@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/02g_audit_command.ipynb #46eed8ee
+# %% ../nbs/02g_audit_command.ipynb #7b6b1b04
 import json
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from fractions import Fraction
@@ -15,13 +15,13 @@ import numpy as np
 
 from .arguments import check_path
 from .commands import Command
-from .curation import Curation, curate, pairs_csv
+from .curation import Curation, curate
 from .curation_page import curation_page
 from .data import DATASETS, load
 from .files import atomic_write, check_writable
-from .readers import LabelledSet, join_sets, read_set
+from .readers import LabelledSet, read_set
 
-# %% ../nbs/02g_audit_command.ipynb #f0342e1f
+# %% ../nbs/02g_audit_command.ipynb #5eae9763
 def _number(text: str) -> float:
     "A number or fraction that is finite."
     try: value = float(Fraction(text.strip()))
@@ -49,7 +49,7 @@ def _add_inputs(parser: ArgumentParser) -> None:
     parser.add_argument("--size", type=int, help="bring pictures to this shorter side and centre square")
     parser.add_argument("--channels", type=int, default=3, choices=(1, 3), help="of pictures (default: %(default)s)")
 
-# %% ../nbs/02g_audit_command.ipynb #ceed88a3
+# %% ../nbs/02g_audit_command.ipynb #79c50b7a
 def _options(parser: ArgumentParser) -> None:
     "Everything that may be chosen."
     _add_inputs(parser)
@@ -66,7 +66,7 @@ def _options(parser: ArgumentParser) -> None:
     for name, text in (("json", "the report; -: print it"), ("csv", "all close pairs"), ("html", "the page")): parser.add_argument(f"--{name}", help=f"write {text} to this file")
     parser.add_argument("--no-thumbnails", action="store_true", help="no picture in the page, names only")
 
-# %% ../nbs/02g_audit_command.ipynb #b0893e3f
+# %% ../nbs/02g_audit_command.ipynb #e53cc211
 def _check_outputs(options: Namespace) -> None:
     "`ValueError` or `OSError` for outputs that could not be written."
     outputs = {name: check_path(f"--{name}", value) for name in ("json", "csv", "html") if (value := getattr(options, name)) is not None and (name, value) != ("json", "-")}
@@ -90,16 +90,16 @@ def _check_options(options: Namespace) -> None:
         if (value := getattr(options, name)) is not None and not low <= value <= high: raise ValueError(f"--{name} {value:g}: it must be {low:g} to {high:,}")
     _check_outputs(options)
 
-# %% ../nbs/02g_audit_command.ipynb #e52df76e
+# %% ../nbs/02g_audit_command.ipynb #fbd2d597
 def _read(options: Namespace) -> LabelledSet:
     "The set that the command line names."
     if options.dataset:
         data = load(options.dataset)
-        return join_sets({name: LabelledSet(split.images, split.labels, data.classes) for name, split in (("train", data.train), ("test", data.test))})
+        return LabelledSet.join({name: LabelledSet(split.images, split.labels, data.classes) for name, split in (("train", data.train), ("test", data.test))})
     shared = dict(columns=dict(options.column), pattern=options.pattern, size=options.size, channels=options.channels)
     first = read_set(options.data, labels=options.labels_file, groups=options.groups_file, **shared)
     if not options.test: return first
-    return join_sets({"train": first, "test": read_set(options.test, labels=options.test_labels_file, groups=options.test_groups_file, **shared)})
+    return LabelledSet.join({"train": first, "test": read_set(options.test, labels=options.test_labels_file, groups=options.test_groups_file, **shared)})
 
 
 def _features(path: str | None) -> np.ndarray | None:
@@ -113,10 +113,10 @@ def _features(path: str | None) -> np.ndarray | None:
 def _write(options: Namespace, data: LabelledSet, found: Curation) -> None:
     "The files that were asked for."
     if options.json and options.json != "-": atomic_write(options.json, json.dumps(found.report, indent=1) + "\n")
-    if options.csv: atomic_write(options.csv, pairs_csv(data, found))
+    if options.csv: atomic_write(options.csv, found.pairs_csv(data))
     if options.html: atomic_write(options.html, curation_page(data, found, thumbnails=not options.no_thumbnails, title=f"Audit of {options.data or options.dataset}"))
 
-# %% ../nbs/02g_audit_command.ipynb #cad8cba8
+# %% ../nbs/02g_audit_command.ipynb #23e40e88
 def _audit(options: Namespace) -> dict:
     "The command: audit a labelled set."
     _check_options(options)
@@ -134,5 +134,5 @@ main = Command(_audit, _options, "python -m robustacc.audit_command", "Copies, n
                ("pictures --size 64 --html audit.html", "train.npz --test test.npz --radius 16/255 --csv pairs.csv", "rows.csv --column label=diagnosis --column group=patient --json -"),
                (MemoryError, RuntimeError), own_json=True)
 
-# %% ../nbs/02g_audit_command.ipynb #9e1eea12
+# %% ../nbs/02g_audit_command.ipynb #4e8fa220
 if __name__ == "__main__" and "__file__" in globals(): main()

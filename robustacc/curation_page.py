@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['curation_page']
 
-# %% ../nbs/02e_curation_page.ipynb #7f0db773
+# %% ../nbs/02e_curation_page.ipynb #12dfd7c0
 import base64
 import html
 import io
@@ -16,7 +16,7 @@ import numpy as np
 from .curation import Curation
 from .readers import LabelledSet
 
-# %% ../nbs/02e_curation_page.ipynb #30fb76ba
+# %% ../nbs/02e_curation_page.ipynb #2c2ac248
 def _thumbnail(image: np.ndarray, most: int = 96) -> str:
     "One image as a data address; empty for what is no picture."
     from PIL import Image
@@ -38,7 +38,7 @@ def _shown(data: LabelledSet, i: int, thumbnails: bool) -> str:
     picture = f'<img src="{source}" alt="image {name}, class {html.escape(data.classes[data.labels[i]])}" loading="lazy">' if source else ""
     return f"<figure>{picture}<figcaption>{name}</figcaption></figure>"
 
-# %% ../nbs/02e_curation_page.ipynb #c90504fa
+# %% ../nbs/02e_curation_page.ipynb #fc46eaf4
 def _histogram(values: np.ndarray, conflict: np.ndarray, radius: float, space: str) -> str:
     "Distances of close pairs as bars: equal labels, and conflicts on top of them."
     if not len(values) or radius <= 0: return ""
@@ -53,7 +53,7 @@ def _histogram(values: np.ndarray, conflict: np.ndarray, radius: float, space: s
             f'<line x1="40" y1="130" x2="560" y2="130"/><text x="40" y="150">0</text><text x="560" y="150" text-anchor="end">{radius:.4g}</text>'
             f'<text x="36" y="28" text-anchor="end">{top:,}</text></svg>')
 
-# %% ../nbs/02e_curation_page.ipynb #baeafa7d
+# %% ../nbs/02e_curation_page.ipynb #18168bfd
 def _table(caption: str, heads: Sequence[str], rows: Iterable[Sequence], *, name: str = "") -> str:
     "A table; with a name it sorts. A cell is a text, or a pair (HTML, value to sort by)."
     def cell(value) -> str:
@@ -75,7 +75,7 @@ def _counts_tables(report: Mapping) -> str:
              for row in report["optimum"]]
     return "".join(tables) + (_table("The best robust loss that any classifier can have on these images", ("eps", "images lost", "share", "lost with shuffled labels", "exact"), lost) if lost else "")
 
-# %% ../nbs/02e_curation_page.ipynb #66a220a8
+# %% ../nbs/02e_curation_page.ipynb #84c03df5
 def _marks(data: LabelledSet, entry: Mapping) -> list[str]:
     "What is the matter with a pair, in words."
     marks = [] if "identical" not in entry else ["identical" if entry["identical"] else "near"]
@@ -102,7 +102,7 @@ def _pairs_table(data: LabelledSet, entries: Sequence[Mapping], caption: str, na
     heads = ["rank", "first", "second", "classes", *(what for what in ("parts", "groups") if what in first), *(f"distance {space}" for space in first["distance"]), "what"]
     return _table(caption, heads, _pair_rows(data, entries, thumbnails), name=name)
 
-# %% ../nbs/02e_curation_page.ipynb #a8579f38
+# %% ../nbs/02e_curation_page.ipynb #bae361c3
 _SCRIPT = """
 const say = text => document.getElementById('said').textContent = text;
 const key = cell => { const v = cell.dataset.value ?? cell.textContent, n = parseFloat(v.replaceAll(',', '')); return isNaN(n) || !/^[-+.\\d]/.test(v) ? v : n; };
@@ -125,7 +125,7 @@ if (pairs) filter.addEventListener('input', () => {
 });
 """
 
-# %% ../nbs/02e_curation_page.ipynb #55b297ec
+# %% ../nbs/02e_curation_page.ipynb #5b42b974
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1a1a1a;--paper:#fff;--line:#767676;--mark:#0b57d0;--soft:#eef3fb;--same:#1f77b4;--other:#c43302}
 @media(prefers-color-scheme:dark){:root{--ink:#eee;--paper:#161616;--line:#8c8c8c;--mark:#8ab4f8;--soft:#22304a;--same:#6fb1e0;--other:#ff9166}}
@@ -138,7 +138,7 @@ svg{max-width:36rem;width:100%}svg text{font-size:13px;fill:var(--ink)}svg line{
 .skip{position:absolute;left:-999rem}.skip:focus{left:1rem;top:1rem;background:var(--paper)}
 """
 
-# %% ../nbs/02e_curation_page.ipynb #ed240055
+# %% ../nbs/02e_curation_page.ipynb #959828d9
 def _plans(data: LabelledSet, report: Mapping) -> str:
     "What would have to be removed or relabelled, folded away."
     parts = [("conflicts", "until no conflict is left", report["remove"]["conflicts"]), ("all", "until no close pair is left", report["remove"]["all"])]

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from robustacc.audit_command import main
-from robustacc.curation import curate, pairs_csv
+from robustacc.curation import curate
 from robustacc.curation_page import curation_page
 from robustacc.data import load
-from robustacc.planting import plant, recall
-from robustacc.readers import LabelledSet, join_sets, read_set
+from robustacc.planting import plant
+from robustacc.readers import LabelledSet, read_set
 
 
 def small(seed: int, n: int = 14) -> LabelledSet:
@@ -71,7 +71,7 @@ def test_planted_faults_are_found_and_none_is_invented():
     assert len(curate(base, radii=radii, draws=0)) == 0
     for seed in (1, 2):
         planted = plant(base, each=10, seed=seed)
-        result = recall(planted, curate(planted.data, radii=radii, draws=0))
+        result = planted.recall(curate(planted.data, radii=radii, draws=0))
         assert result["invented"] == 0
         for kind in ("exact copy", "conflicting copy", "brightness by 2 levels", "copy across the split", "copy across groups"): assert result["found"][kind] == 10, kind
         assert result["found"]["re-saved JPEG"] >= 8 and result["found"]["one-pixel change"] >= 7 and result["nearest"] >= 5
@@ -81,7 +81,7 @@ def test_a_fault_that_is_not_there_is_not_found():
     digits = load("digits").train
     planted = plant(LabelledSet(digits.images[:300], digits.labels[:300], tuple("0123456789")), each=5)
     found = curate(planted.data, radii={"inf": 0.}, draws=0)  # identical images only
-    result = recall(planted, found)["found"]
+    result = planted.recall(found)["found"]
     assert result["brightness by 2 levels"] == result["swapped label of a close pair"] == 0 and result["exact copy"] == 5
 
 
@@ -122,7 +122,7 @@ def test_csv_is_read_back_and_holds_no_formula(tmp_path):
     import csv
     data, found = page_and_pairs(tmp_path)
     data = LabelledSet(data.images, data.labels, ("=cmd()", "b", "c"), data.files, data.groups, data.parts)
-    rows = list(csv.DictReader(pairs_csv(data, found).splitlines()))
+    rows = list(csv.DictReader(found.pairs_csv(data).splitlines()))
     assert [(int(r["first"]), int(r["second"])) for r in rows] == list(zip(found.first.tolist(), found.second.tolist()))
     assert all(not r[k].startswith("=") for r in rows for k in r) and any(r["first_label"] == "'=cmd()" for r in rows)
 
@@ -141,10 +141,10 @@ def test_command_writes_all_or_nothing(tmp_path, capsys):
 
 def test_sets_that_are_not_alike_are_not_joined():
     a, b = small(0), small(1)
-    joined = join_sets({"train": a, "test": LabelledSet(b.images, b.labels, ("c", "b", "a"))})
+    joined = LabelledSet.join({"train": a, "test": LabelledSet(b.images, b.labels, ("c", "b", "a"))})
     assert joined.classes == ("a", "b", "c") and joined.groups is None and joined.files[14] == "test/[0]"
     assert [joined.classes[k] for k in joined.labels[14:]] == [("c", "b", "a")[k] for k in b.labels]
-    with pytest.raises(ValueError, match="must be alike"): join_sets({"train": a, "test": LabelledSet(b.images[:, :, :, :2], b.labels, b.classes)})
+    with pytest.raises(ValueError, match="must be alike"): LabelledSet.join({"train": a, "test": LabelledSet(b.images[:, :, :, :2], b.labels, b.classes)})
 
 
 def test_one_class_and_16_bits(tmp_path):
