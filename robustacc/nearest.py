@@ -11,6 +11,30 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+# %% ../nbs/02bb_nearest.ipynb #cc981b39
+def _squared(x: np.ndarray, points: np.ndarray) -> np.ndarray:
+    "(n, m) squared distances in float64, whole numbers for whole numbers; the points are converted a few at a time."
+    out, own = np.empty((len(x), len(points))), (x**2).sum(1)[:, None]
+    for at in range(0, len(points), 4096):
+        block = points[at:at + 4096].astype(float)
+        out[:, at:at + 4096] = own + (block**2).sum(1) - 2 * x @ block.T
+    return np.maximum(out, 0)
+
+
+def _sharpest(far: np.ndarray, near: int, others: np.ndarray, points: np.ndarray) -> tuple[float, float, float]:
+    "The triangle's radius, rho_2 and rho_inf of a query with squared distances `far`, whose nearest point is `near`."
+    own, order, least = np.sqrt(far[near]), others[np.argsort(far[others], kind="stable")], [np.inf, np.inf]
+    below = (np.sqrt(far[order]) - own) / 2 * (1 - 1e-9)
+    scale, at = (1, np.sqrt(points.shape[1])), 0
+    while at < len(order) and any(below[at] / scale[k] < least[k] for k in (0, 1)):
+        some, size = order[at:at + 256], min(256, len(order) - at)
+        step = points[some].astype(float) - points[near]
+        for k, length in enumerate((np.sqrt((step**2).sum(1)), np.abs(step).sum(1))):
+            radii = np.divide((far[some] - far[near]) / 2, length, where=length > 0, out=np.zeros(size))
+            least[k] = min(least[k], radii.min())
+        at += size
+    return (np.sqrt(far[order[0]]) - own) / 2, *least
+
 # %% ../nbs/02bb_nearest.ipynb #accc75c8
 @dataclass(frozen=True)
 class NearestCertificates:
@@ -28,16 +52,12 @@ def nearest_certificates(queries: ArrayLike,  # (n, ...) uint8 images (radii in 
     "Predictions and certified radii of the Euclidean 1-nearest-neighbour; `ValueError` for a single class."
     queries, reference, owner = np.asarray(queries), np.asarray(reference), np.asarray(reference_labels)
     if len(np.unique(owner)) < 2: raise ValueError(f"labels {np.unique(owner).tolist()}: there must be at least two classes")
-    unit = 255. if queries.dtype == np.uint8 else 1.
-    x, points = (a.reshape(len(a), -1).astype(float) for a in (queries, reference))
-    square, found = (points**2).sum(1), []
-    for query in x:
-        far = square - 2 * points @ query + query @ query
-        near = int(far.argmin())
-        others = owner != owner[near]
-        gap, step = np.maximum(far[others] - far[near], 0), points[others] - points[near]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            sharp, sharp_inf = (np.nan_to_num(gap / (2 * np.linalg.norm(step, ord=k, axis=1)), nan=0.).min() for k in (2, 1))
-        triangle = (np.sqrt(max(far[others].min(), 0)) - np.sqrt(max(far[near], 0))) / 2
-        found.append((owner[near], triangle / unit, sharp / unit, sharp_inf / unit))
+    unit, points = 255. if queries.dtype == np.uint8 else 1., reference.reshape(len(reference), -1)
+    found = []
+    for start in range(0, len(queries), 128):
+        far = _squared(queries[start:start + 128].reshape(-1, points.shape[1]).astype(float), points)
+        for row in far:
+            near = int(row.argmin())
+            least = _sharpest(row, near, np.flatnonzero(owner != owner[near]), points)
+            found.append((owner[near], *(radius / unit for radius in least)))
     return NearestCertificates(*map(np.array, zip(*found)))

@@ -10,12 +10,15 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
 
+from .blocks import COMPILED, Search, check_fit, counted, largest_differences, rows, tiles
 from .checks import as_array, check_images, check_labels, check_norm, unknown_name
-from .kernels import COMPILED, Search, check_fit, largest_differences, nearest_by_filter, pairs_by_filter, rows, tiles
+from .kernels import nearest_by_filter, pairs_by_filter
+from .projection import nearest_by_projection, pairs_by_projection, projects
 
 # %% ../nbs/00d_search.ipynb #1042e0c6
 @dataclass(frozen=True)
@@ -95,15 +98,6 @@ def _distance(search: Search, value: np.ndarray) -> np.ndarray:
     distance = np.sqrt(np.maximum(value, 0)) if search.p == 2 else value
     return distance / 255 if search.queries.dtype == np.uint8 else distance
 
-# %% ../nbs/00d_search.ipynb #f099dfda
-def _counts(search: Search, start: int, stop: int, first: int, last: int, pairs: bool = False) -> np.ndarray:
-    "Which references first..last count for queries start..stop."
-    i, j = np.arange(start, stop)[:, None], np.arange(first, last)
-    if search.which == "all": counts = np.ones((stop - start, last - first), bool)
-    else: counts = (search.query_labels[start:stop, None] == search.reference_labels[first:last]) == (search.which == "same")
-    if search.within: counts &= i < j if pairs else i != j
-    return counts
-
 # %% ../nbs/00d_search.ipynb #bd5d69ad
 def _step(search: Search) -> int:
     "How many references a tile of brute force takes, so that it stays in the cache and within the memory."
@@ -119,7 +113,7 @@ def _brute(search: Search) -> tuple[np.ndarray, np.ndarray]:
         for first in range(0, m, step):
             last, block = min(first + step, m), rows(search.reference, first, first + step)
             def work(start, stop):
-                value = np.where(_counts(search, start, stop, first, last), _values(rows(search.queries, start, stop), block, search.p), math.inf)
+                value = np.where(counted(search, start, stop, first, last), _values(rows(search.queries, start, stop), block, search.p), math.inf)
                 found = value.argmin(1)
                 least = value[np.arange(stop - start), found]
                 better = np.flatnonzero(least < best[start:stop])
@@ -134,18 +128,23 @@ def _torch_values(search: Search, a: torch.Tensor, b: torch.Tensor) -> torch.Ten
     if search.queries.dtype == np.uint8: return (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * (a @ b.T)
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist") ** 2
 
+
+def _on_device(search: Search, images: np.ndarray, start: int, stop: int) -> torch.Tensor:
+    "A block of rows on the search's device."
+    return torch.tensor(rows(images, start, stop), device=search.device).to(torch.float32 if search.levels else torch.float64)
+
 # %% ../nbs/00d_search.ipynb #1e48bea1
 def _torch(search: Search) -> tuple[np.ndarray, np.ndarray]:
     "All distances, tile by tile, on a torch device."
     n, m, device = len(search.queries), len(search.reference), search.device
     best, index = np.full(n, math.inf), np.full(n, -1, np.int64)
     step = int(np.clip(min(2**26, search.memory // 16) // search.d, 16, 8192))
-    block = lambda images, start, stop: torch.tensor(rows(images, start, stop), device=device).to(torch.float32 if search.levels else torch.float64)
+    block = partial(_on_device, search)
     with tiles(search, -(-m // step), threads=1) as run:
         for first in range(0, m, step):
             last, some = min(first + step, m), block(search.reference, first, first + step)
             def work(start, stop):
-                counts = torch.from_numpy(_counts(search, start, stop, first, last)).to(device)
+                counts = torch.from_numpy(counted(search, start, stop, first, last)).to(device)
                 value = torch.where(counts, _torch_values(search, block(search.queries, start, stop), some), math.inf)
                 least = value.amin(1)
                 found = torch.where(value == least[:, None], torch.arange(last - first, device=device), last).amin(1).cpu().numpy()
@@ -194,18 +193,25 @@ def _faiss(search: Search) -> tuple[np.ndarray, np.ndarray]:
     return best, index
 
 # %% ../nbs/00d_search.ipynb #9e8e75af
-_BACKENDS = {"filter": nearest_by_filter, "brute": _brute, "torch": _torch, "faiss": _faiss}
+_BACKENDS = {"filter": nearest_by_filter, "projection": nearest_by_projection, "brute": _brute, "torch": _torch, "faiss": _faiss}
+
+
+def _is_large(search: Search) -> bool:
+    "Whether there are enough pairs for preparations to pay."
+    return len(search.queries) * len(search.reference) >= 2000 * 2000
 
 
 def _backend(search: Search, backend: str) -> Callable:
     "The function of a backend's name, or an error if it cannot do this search."
     if backend == "auto":
-        large = len(search.queries) * len(search.reference) >= 2000 * 2000
-        backend = "torch" if search.device != "cpu" else "filter" if search.levels and large and COMPILED else "brute"
+        fast = "filter" if search.levels and COMPILED else "projection" if projects(search) else "brute"
+        backend = "torch" if search.device != "cpu" else fast if _is_large(search) else "brute"
     if backend not in _BACKENDS: raise unknown_name("backend", backend, ("auto", *_BACKENDS))
     if backend in ("filter", "faiss") and not search.levels:
         raise ValueError(f"backend {backend!r} is for uint8 images and p=inf, not {search.queries.dtype} and p={search.p:g}: it must be auto, brute or torch")
-    if backend == "filter" and not COMPILED: raise ImportError('backend "filter" needs numba; "brute" and "torch" do not')
+    if backend in ("filter", "projection") and not COMPILED: raise ImportError(f'backend "{backend}" needs numba; "brute" and "torch" do not')
+    if backend == "projection" and not projects(search):
+        raise ValueError(f"backend 'projection' is for p=2 and numbers of 1e-100 to 1e100, not p={search.p:g}: it must be auto, brute or torch")
     return _BACKENDS[backend]
 
 
@@ -222,7 +228,7 @@ def nearest_other(queries: np.ndarray,  # (n, ...) images, uint8 (fast and exact
                   reference_labels: np.ndarray | None = None,  # (m,) integers
                   *,
                   p: float | str = math.inf,  # the norm: inf or 2
-                  backend: str = "auto",  # "auto", "filter", "brute", "torch" or "faiss"
+                  backend: str = "auto",  # "auto", "filter", "projection", "brute", "torch" or "faiss"
                   memory: int = 2**32,  # bytes for the working copy of the reference; more data go block by block
                   threads: int | None = None,  # CPU threads; None: as many as this process may use
                   device: str = "cpu",  # torch device; anything but "cpu" makes "auto" choose torch
@@ -239,7 +245,7 @@ def nearest_own(queries: np.ndarray,  # (n, ...) images, uint8 (fast and exact) 
                 reference_labels: np.ndarray | None = None,  # (m,) integers
                 *,
                 p: float | str = math.inf,  # the norm: inf or 2
-                backend: str = "auto",  # "auto", "filter", "brute", "torch" or "faiss"
+                backend: str = "auto",  # "auto", "filter", "projection", "brute", "torch" or "faiss"
                 memory: int = 2**32,  # bytes for the working copy of the reference
                 threads: int | None = None,  # CPU threads; None: as many as this process may use
                 device: str = "cpu",  # torch device; anything but "cpu" makes "auto" choose torch
@@ -277,12 +283,41 @@ def _pairs_brute(search: Search, radius: float) -> tuple[np.ndarray, np.ndarray,
             def work(start, stop):
                 if search.within and last <= start + 1: return
                 distance = _distance(search, _values(rows(search.queries, start, stop), block, search.p))
-                i, j = np.nonzero((distance <= radius) & _counts(search, start, stop, at, last, pairs=True))
+                i, j = np.nonzero((distance <= radius) & counted(search, start, stop, at, last, pairs=True))
                 total[0] += len(i)
                 check_fit(search, total[0], stop)
                 found.append((start + i, at + j, distance[i, j]))
             run(work, min(step, 256))
     return tuple(np.concatenate(parts) for parts in zip(*found)) if found else (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+
+# %% ../nbs/00d_search.ipynb #8fc6a098
+def _pairs_torch(search: Search, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "All pairs by brute force on a torch device, unsorted: first, second, distance."
+    m, step, found, total = len(search.reference), int(np.clip(min(2**26, search.memory // 16) // search.d, 16, 8192)), [], [0]
+    limit = (radius * (255 if search.queries.dtype == np.uint8 else 1)) ** (2 if search.p == 2 else 1) * (1 + 1e-9)
+    with tiles(search, -(-m // step), threads=1) as run:
+        for at in range(0, m, step):
+            last, block = min(at + step, m), _on_device(search, search.reference, at, at + step)
+            def work(start, stop):
+                if search.within and last <= start + 1: return
+                value = _torch_values(search, _on_device(search, search.queries, start, stop), block)
+                near = (value <= limit) & torch.from_numpy(counted(search, start, stop, at, last, pairs=True)).to(search.device)
+                total[0] += int(near.sum())
+                check_fit(search, total[0], stop)
+                i, j = near.nonzero(as_tuple=True)
+                distance = _distance(search, value[i, j].double().cpu().numpy())
+                keep = distance <= radius
+                found.append((start + i.cpu().numpy()[keep], at + j.cpu().numpy()[keep], distance[keep]))
+            run(work, min(step, 1024))
+    return tuple(np.concatenate(parts) for parts in zip(*found)) if found else (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+
+# %% ../nbs/00d_search.ipynb #4dda8f72
+def _pairs_projected(search: Search, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "All pairs by projection, unsorted: first, second, distance."
+    squared, first, second = pairs_by_projection(search, radius * (255 if search.queries.dtype == np.uint8 else 1))
+    distance = _distance(search, squared)
+    keep = distance <= radius
+    return first[keep], second[keep], distance[keep]
 
 # %% ../nbs/00d_search.ipynb #31013374
 _WHICH = ("other", "same", "all")  # pairs of different labels, of equal labels, or both
@@ -298,16 +333,19 @@ def pairs_within(images: np.ndarray,  # (n, ...) uint8 (fast and exact) or float
                  p: float | str = math.inf,  # the norm: inf or 2
                  memory: int = 2**32,  # bytes for working copies and for the pairs (48 bytes each)
                  threads: int | None = None,  # CPU threads; None: as many as this process may use
+                 device: str = "cpu",  # torch device; anything but "cpu" computes all distances there
                  progress: bool | None = None,  # a bar on runs over five seconds; None: if stderr is a terminal
                  ) -> Pairs:  # sorted by distance, then by index
     "All pairs at most `radius` apart, exactly; `ValueError` for a radius outside the space, or more pairs than fit."
     if which not in _WHICH: raise unknown_name("which", which, _WHICH)
-    search = _search(images, labels, reference, reference_labels, which=which, p=p, memory=memory, threads=threads, progress=progress)
+    search = _search(images, labels, reference, reference_labels, which=which, p=p, memory=memory, threads=threads, device=device, progress=progress)
     radius = _radius(radius, search.queries, search.p)
-    if search.levels and COMPILED and len(search.queries) * len(search.reference) >= 2000 * 2000:
+    fast = device == "cpu" and _is_large(search)
+    if fast and search.levels and COMPILED:
         level, first, second = pairs_by_filter(search, int(np.searchsorted(np.arange(256) / 255, radius, side="right")) - 1)
         return Pairs(first, second, level / 255)
-    first, second, distance = _pairs_brute(search, radius)
+    find = _pairs_torch if device != "cpu" else _pairs_projected if fast and projects(search) else _pairs_brute
+    first, second, distance = find(search, radius)
     order = np.lexsort((second, first, distance))
     return Pairs(first[order], second[order], distance[order])
 

@@ -53,6 +53,13 @@ def test_the_proof_of_concept_is_a_page_without_rows(dry_run, tmp_path, profile,
     assert {rule: n for rule, n in jobs(said).items() if rule in ("train", "study", "proof")} == {"train": rows, "proof": pages}
 
 
+@pytest.mark.parametrize("profile,rows,pages", [("smoke", 14, 2), ("quick", 30, 4)])
+def test_the_geometry_of_the_data_is_pages_without_rows(dry_run, tmp_path, profile, rows, pages):
+    code, said = dry_run(profile=profile, study="geometry", runs=tmp_path / "runs")
+    assert code == 0, said[-2000:]
+    assert {rule: n for rule, n in jobs(said).items() if rule in ("train", "geometry", "controls")} == {"train": rows, "geometry": pages, "controls": 1}
+
+
 def page_of(row):
     "The page that the workflow should list for a printed row."
     name, _, value = published_label(row["method"]).rstrip(")").partition("=")
