@@ -103,8 +103,9 @@ def _describe(module: ModuleType) -> None:
         for child in getattr(node, "body", ()) if isinstance(node, ast.ClassDef) else ():
             if isinstance(child, _FUNCTIONS) and child.name in vars(symbol) and child.name != "__init__":
                 found = _of_function(child, lines)
-                overridden = next((vars(base)[child.name] for base in symbol.__mro__[1:] if child.name in vars(base)), None)
-                if overridden is not None and not any(p.text for p in found): found = parameters(overridden)
+                if not any(p.text for p in found):
+                    overridden = (parameters(vars(base)[child.name]) for base in symbol.__mro__[1:] if child.name in vars(base))
+                    found = next((said for said in overridden if any(p.text for p in said)), found)
                 _set(vars(symbol)[child.name], found)
 
 # %% ../nbs/000d_docstrings.ipynb #7908c8d7

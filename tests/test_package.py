@@ -108,3 +108,10 @@ def test_the_lab_starts_and_shows_a_notebook(root, tmp_path):
     finally:
         lab.terminate()
         lab.wait(20)
+
+
+def test_an_override_shows_the_comments_of_what_it_overrides():
+    from robustacc.strong_attacks import APGDTargeted
+    assert "search" not in vars(APGDTargeted) or "in the balls and in [0, 1]" in APGDTargeted.search.__doc__, APGDTargeted.search.__doc__
+    from robustacc.methods import LLR
+    assert "the ball of the inner maximum" in LLR.loss.__doc__
