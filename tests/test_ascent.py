@@ -3,6 +3,7 @@ import torch
 
 from robustacc.attacks import Threat, ascend, steepest_direction
 from robustacc.noise import NoiseKey
+from robustacc.strong_attacks import APGD, _review, _State
 
 
 def test_the_last_iterate_can_be_the_best():
@@ -29,3 +30,22 @@ def test_only_examples_that_are_not_won_get_a_random_step():
     found = steepest_direction((points * 0).flatten(1).sum(1), points, Threat(.1), won=won, key=NoiseKey(torch.arange(6)))
     assert (found[won] == 0).all() and (found[~won].abs() == 1).all()
     assert (steepest_direction((points * 0).flatten(1).sum(1), points, Threat(.1)) == 0).all()
+
+
+def test_the_first_step_of_apgd_has_no_momentum():
+    "A step of 2 eps on a slope that never turns ends on the border of the ball; with momentum it would stop at 3/4 of the way."
+    def model(x): return torch.stack([-x.flatten(1).sum(1), x.flatten(1).sum(1) - 10], 1)
+    x = torch.full((2, 1, 2, 2), .5)
+    assert torch.allclose(APGD(steps=1, start="none")(model, x, torch.tensor([0, 0]), Threat(.1)), x + .1)
+
+
+def test_apgd_does_not_halve_twice_for_the_same_record():
+    "At a checkpoint without a new record the step is halved, unless it was halved at the one before: the smaller step has not been tried yet."
+    state = _State.at(torch.rand(3, 1, 2, 2), .1)
+    state.best, state.mark = torch.tensor([1., 1., 2.]), torch.ones(3)             # a new record for the third alone
+    state.rises, state.halved = torch.full((3,), 10.), torch.tensor([True, False, False])
+    _review(state, state.x, span=10, rho=.75)                                      # every step rose
+    assert torch.allclose(state.eta, torch.tensor([.2, .1, .2])) and state.halved.tolist() == [False, True, False]
+    state.rises = torch.tensor([7., 8., 8.])
+    _review(state, state.x, span=10, rho=.75)                                      # 7 of 10 are less than the share of 3/4
+    assert torch.allclose(state.eta, torch.tensor([.1, .1, .1])) and state.halved.tolist() == [True, False, True]
