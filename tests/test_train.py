@@ -1,6 +1,6 @@
 """Training runs as a user starts them: papermill, the command line, and everything that can be mistyped.
 
-The chapter's own tests are run by nbdev_test; here papermill gets the chapter without them, and once, slowly, as it is.
+The chapter's own tests are run by nbdev_test; papermill leaves them out.
 """
 import json
 import os
@@ -14,21 +14,12 @@ TINY = ["-p", "epochs", "1"]
 
 
 @pytest.fixture(scope="session")
-def chapter(root, tmp_path_factory):
-    "The path of 05_train.ipynb as it is, or without the cells that only test: its code, its parameters and what it shows of a run."
-    def of(whole=False):
-        source = root / "nbs" / "05_train.ipynb"
-        if whole: return source
-        notebook = json.loads(source.read_text())
-        def tests(cell):
-            text = "".join(cell["source"])
-            return cell["cell_type"] == "code" and "#| export" not in text and bool(re.search(r"\btest_\w+\(|ExceptionExpected|^(model|history|metrics|short) =|\bfit\(", text, flags=re.M))
-        kept = [cell for cell in notebook["cells"] if not tests(cell)]
-        assert sum(len(cell["source"]) for cell in notebook["cells"] if tests(cell)) > 100 and sum("run(**parameters)" in "".join(cell["source"]) for cell in kept) == 1
-        path = tmp_path_factory.mktemp("chapter") / source.name
-        path.write_text(json.dumps({**notebook, "cells": kept}))
-        return path
-    return of
+def chapter(root):
+    "The path of 05_train.ipynb. Papermill leaves out the cells that only test, by their tag; nbdev_test runs them."
+    path = root / "nbs" / "05_train.ipynb"
+    skipped = ["".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if "skip-execution" in cell["metadata"].get("tags", ())]
+    assert len(skipped) > 5 and not any("#| export" in text or "run(**parameters)" in text for text in skipped)
+    return path
 
 
 def papermill(notebook, out, *parameters, cwd, stdout=subprocess.PIPE):
@@ -83,27 +74,20 @@ def test_a_strength_that_the_method_lacks(tmp_path, capsys):
 
 @pytest.mark.parametrize("given,message", [(("betta", "6"), "unknown parameter"), (("epochs", "0.5"), "it must be int or None")])
 def test_papermill_refuses_before_any_work(given, message, chapter, tmp_path):
-    done = papermill(chapter(), "out.ipynb", "-p", *given, cwd=tmp_path)
+    done = papermill(chapter, "out.ipynb", "-p", *given, cwd=tmp_path)
     assert done.returncode != 0 and message in done.stderr
     assert not (tmp_path / "_runs").exists()
 
 
 @pytest.fixture(scope="session")
 def trained(chapter, tmp_path_factory):
-    "A folder in which papermill has trained a row for an epoch, and how that ended; once for the chapter as it is and once without its tests."
-    known = {}
-
-    def of(whole=False):
-        if whole not in known:
-            folder = tmp_path_factory.mktemp("trained")
-            known[whole] = folder, papermill(chapter(whole), "out.ipynb", *TINY, "-p", "method", "natural", cwd=folder)
-        return known[whole]
-    return of
+    "A folder in which papermill has trained a row for an epoch, and how that ended."
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, papermill(chapter, "out.ipynb", *TINY, "-p", "method", "natural", cwd=folder)
 
 
-@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_papermill_trains_writes_the_record_and_shows_the_page(trained, chapter, whole):
-    folder, done = trained(whole)
+def test_papermill_trains_writes_the_record_and_shows_the_page(trained, chapter):
+    folder, done = trained
     assert done.returncode == 0, done.stderr[-2000:]
     record = json.loads((folder / "_runs/smoke/digits/CNN2/natural-epochs1-seed0.json").read_text())
     assert record["settings"]["recipe"]["epochs"] == 1 and record["metrics"]["counts"]["test_acc"] == 360
@@ -112,15 +96,15 @@ def test_papermill_trains_writes_the_record_and_shows_the_page(trained, chapter,
     assert "ours (smoke)" in page and "image/png" in page
     other = {**record, "settings": {**record["settings"], "recipe": {**record["settings"]["recipe"], "lr": .5}}}  # other settings of the profile, same name
     (folder / "_runs/smoke/digits/CNN2/natural-epochs1-seed0.json").write_text(json.dumps(other))
-    again = papermill(chapter(), "again.ipynb", *TINY, cwd=folder)
+    again = papermill(chapter, "again.ipynb", *TINY, cwd=folder)
     assert again.returncode != 0 and "holds a finished run of other settings" in again.stderr
     assert json.loads((folder / "_runs/smoke/digits/CNN2/natural-epochs1-seed0.json").read_text()) == other
     (folder / "_runs/smoke/digits/CNN2/natural-epochs1-seed0.json").write_text(json.dumps(record))
 
 
 def test_without_an_output_path_and_stdout_redirected(trained, chapter):
-    folder, _ = trained()                                                 # finished: the notebook has only to show it
-    with (folder / "page.json").open("w") as page: done = papermill(chapter(), None, *TINY, cwd=folder, stdout=page)
+    folder, _ = trained                                                   # finished: the notebook has only to show it
+    with (folder / "page.json").open("w") as page: done = papermill(chapter, None, *TINY, cwd=folder, stdout=page)
     assert done.returncode == 0, done.stderr[-2000:]
     shown = json.loads((folder / "page.json").read_text())
     assert any("ours (smoke)" in json.dumps(cell) for cell in shown["cells"])
