@@ -57,7 +57,7 @@ def save_checkpoint(path: str | Path,  # replaced in one step
 # %% ../nbs/04b_checkpoints.ipynb #da53f5e2
 def read_checkpoint(path: str | Path,  # of the file
                     ) -> tuple[dict[str, torch.Tensor], dict]:
-    "Tensors (on the CPU) and meta of a checkpoint, whosever it is; `CheckpointError` if the file is damaged or something else."
+    "Tensors (on the CPU) and meta of a checkpoint, whatever wrote it; `CheckpointError` if the file is damaged or something else."
     from safetensors import SafetensorError, safe_open
     try:
         with safe_open(path, "pt") as file:

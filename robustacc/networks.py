@@ -233,21 +233,17 @@ def _stages(block: type, expansion: int, counts: tuple[int, ...], dropout: float
         stages.append(nn.Sequential(*blocks))
     return stages
 
-# %% ../nbs/00a_networks.ipynb #8bb1ae30
-class ResNet50(nn.Module):
-    "ResNet50 with the ImageNet stem and, where wanted, dropout in its bottlenecks."
-    def __init__(self,
-                 in_shape: tuple[int, int, int] = (3, 64, 64),  # channels, height, width; at least 17 pixels
-                 n_classes: int = 9,  # number of logits, at least 2
-                 dropout: float | None = None,  # probability in [0, 1); None: none
-                 ):
+# %% ../nbs/00a_networks.ipynb #9464b5c2
+class _ResNet(nn.Module):
+    "A stem, four stages of blocks, and a linear layer on the means of what they find."
+    def __init__(self, in_shape, n_classes, dropout, *, stem: tuple[int, int, int], pooled: bool, block: type, expansion: int, counts: tuple[int, ...]):
         super().__init__()
-        c, _, _ = _check_shape("ResNet50", in_shape, n_classes)
+        c, _, _ = _check_shape(type(self).__name__, in_shape, n_classes)
         p = _check_dropout(dropout) or 0.
-        self.conv1, self.bn1 = nn.Conv2d(c, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.layer1, self.layer2, self.layer3, self.layer4 = _stages(_Bottleneck, 4, (3, 4, 6, 3), p)
-        self.fc = nn.Linear(2048, n_classes)
+        self.conv1, self.bn1 = nn.Conv2d(c, 64, *stem, bias=False), nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, 2, 1) if pooled else nn.Identity()
+        self.layer1, self.layer2, self.layer3, self.layer4 = _stages(block, expansion, counts, p)
+        self.fc = nn.Linear(512 * expansion, n_classes)
         _kaiming_fan_out(self)
 
     def forward(self,
@@ -256,27 +252,25 @@ class ResNet50(nn.Module):
         x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
         return self.fc(self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3)))
 
+# %% ../nbs/00a_networks.ipynb #8bb1ae30
+class ResNet50(_ResNet):
+    "ResNet50 with the ImageNet stem and, where wanted, dropout in its bottlenecks."
+    def __init__(self,
+                 in_shape: tuple[int, int, int] = (3, 64, 64),  # channels, height, width; at least 17 pixels
+                 n_classes: int = 9,  # number of logits, at least 2
+                 dropout: float | None = None,  # probability in [0, 1); None: none
+                 ):
+        super().__init__(in_shape, n_classes, dropout, stem=(7, 2, 3), pooled=True, block=_Bottleneck, expansion=4, counts=(3, 4, 6, 3))
+
 # %% ../nbs/00a_networks.ipynb #a3d6efed
-class ResNet18(nn.Module):
+class ResNet18(_ResNet):
     "ResNet18 for pictures of about 32 pixels: a 3x3 stem without stride and, where wanted, dropout in its blocks."
     def __init__(self,
                  in_shape: tuple[int, int, int] = (3, 32, 32),  # channels, height, width; at least 5 pixels
                  n_classes: int = 10,  # number of logits, at least 2
                  dropout: float | None = None,  # probability in [0, 1); None: none
                  ):
-        super().__init__()
-        c, _, _ = _check_shape("ResNet18", in_shape, n_classes)
-        p = _check_dropout(dropout) or 0.
-        self.conv1, self.bn1 = nn.Conv2d(c, 64, 3, 1, 1, bias=False), nn.BatchNorm2d(64)
-        self.layer1, self.layer2, self.layer3, self.layer4 = _stages(_BasicBlock, 1, (2, 2, 2, 2), p)
-        self.fc = nn.Linear(512, n_classes)
-        _kaiming_fan_out(self)
-
-    def forward(self,
-                x: Tensor,  # (n, c, h, w), in [0, 1]
-                ) -> Tensor:  # (n, n_classes), logits
-        x = F.relu(self.bn1(self.conv1(x)))
-        return self.fc(self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3)))
+        super().__init__(in_shape, n_classes, dropout, stem=(3, 1, 1), pooled=False, block=_BasicBlock, expansion=1, counts=(2, 2, 2, 2))
 
 # %% ../nbs/00a_networks.ipynb #56016b1e
 def _own_network(place: str, in_shape, n_classes: int, dropout: float | None) -> nn.Module:

@@ -117,7 +117,7 @@ class ProcessGroup(_FirstActs):
         for b, value in zip(buffers, total[len(weights):]): b.copy_(value.view(b.shape) / self.size)
 
     def leave(self) -> None:
-        "Say good-bye to the others; nothing can be done together after that."
+        "Leave the group; nothing can be done together after that."
         if self.size > 1: torch.distributed.destroy_process_group()
 
 # %% ../nbs/04c_processes.ipynb #ab5ada8c

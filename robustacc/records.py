@@ -45,7 +45,7 @@ def _processor() -> str:
 # %% ../nbs/00c_records.ipynb #d809d229
 def environment(device: str = "cpu",  # the torch device of the run
                 ) -> dict:  # versions of package, python, torch, numpy; processor, device, threads
-    "What a run ran in."
+    "The machine and the versions of a run."
     cuda = torch.device(device).type == "cuda"
     return {"robustacc": __version__, "python": platform.python_version(), "torch": torch.__version__,
             "numpy": _version("numpy"), "torchvision": _version("torchvision"), "system": platform.system(),

@@ -183,7 +183,7 @@ def table_row(number: int,  # of a table whose rows are runs: 2, 3, 4 or 9 to 14
         raise ValueError(f"unknown row of Table {number} {row!r}. Allowed: {'; '.join(names)}")
     settings = [s for s in map(_row_settings, found) if dropout is None or s.get("dropout", 0) == dropout]
     if len(settings) == 1: return settings[0]
-    fits = "; ".join(f"--dataset {s['dataset']}, {s['arch']}, --dropout {_number_text(s.get('dropout', 0))}" for s in map(_row_settings, found))
+    fits = "; ".join(f"--dataset {s['dataset']}, {s['arch']}, --dropout {number_text(s.get('dropout', 0))}" for s in map(_row_settings, found))
     raise ValueError(f"row {row!r} of Table {number}{'' if dropout is None else f' with dropout {dropout:g}'}: it must be one of these: {fits}")
 
 # %% ../nbs/00bb_runs.ipynb #2e1f1c7b
