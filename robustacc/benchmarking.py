@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Benchmark', 'benchmark']
 
-# %% ../nbs/04h_benchmarking.ipynb #47cbf598
+# %% ../nbs/04h_benchmarking.ipynb #3e9b3652
 import html
 import json
 import numbers
@@ -27,17 +27,17 @@ from .evaluation import Robustness, check_inputs, correct, evaluate_robustness, 
 from .files import atomic_write, lock
 from .guard import find_modules, frozen
 from .lipschitz import LocalLipschitz, local_lipschitz
-from .masking import Finding, MaskingReport, masking_report
+from .masking import MaskingReport, masking_report
 from .statistics import wilson
 from .strong_attacks import autoattack
 
-# %% ../nbs/04h_benchmarking.ipynb #cbea82a2
+# %% ../nbs/04h_benchmarking.ipynb #088470ce
 def _share(mask: np.ndarray) -> dict:
     "The share of True in a mask (n,), its 95% interval in [0, 1], and n."
     low, high = wilson(int(mask.sum()), len(mask))
     return {"value": float(mask.mean()), "low": low / 100, "high": high / 100, "n": len(mask)}
 
-# %% ../nbs/04h_benchmarking.ipynb #b2b67a30
+# %% ../nbs/04h_benchmarking.ipynb #58679b16
 @dataclass(frozen=True, repr=False, eq=False)
 class Benchmark:
     "What `benchmark` found; `print` shows a table."
@@ -70,7 +70,7 @@ class Benchmark:
 
     def _repr_html_(self) -> str: return _as_tables(self)
 
-# %% ../nbs/04h_benchmarking.ipynb #2b893acc
+# %% ../nbs/04h_benchmarking.ipynb #39380433
 def _bits(mask: np.ndarray) -> str: return "".join("1" if hit else "0" for hit in mask)
 
 
@@ -97,7 +97,7 @@ def _as_dict(result: Benchmark) -> dict:
             "outcomes": {"clean": _bits(o.clean), "worst": _bits(o.worst), "attacked": {k: _bits(v) for k, v in o.attacked.items()},
                          "broken": {k: _bits(v) for k, v in o.broken.items()}}}
 
-# %% ../nbs/04h_benchmarking.ipynb #f85ee20f
+# %% ../nbs/04h_benchmarking.ipynb #9c9e715f
 def _rows(result: Benchmark) -> list[tuple[str, ...]]:
     "The table: what, share, interval, run on, broken, seconds."
     def row(name, share, *rest): return (name, f"{share['value']:.1%}", f"{share['low']:.1%} to {share['high']:.1%}", *(rest or ("", "", "")))
@@ -122,7 +122,7 @@ def _as_text(result: Benchmark) -> str:
     lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]).rstrip() for row in rows]
     return "\n".join([*lines, "", *_remarks(result)])
 
-# %% ../nbs/04h_benchmarking.ipynb #87f4fdb0
+# %% ../nbs/04h_benchmarking.ipynb #b172bba3
 def _as_tables(result: Benchmark) -> str:
     "The table and the remarks in HTML."
     head, *rows = _rows(result)
@@ -139,7 +139,7 @@ def _as_page(result: Benchmark) -> str:
             'margin:2rem auto;padding:0 1rem}td,th{padding:.2rem .8rem;text-align:left}</style>'
             f"<h1>Benchmark of a model</h1>{_as_tables(result)}{masking}<h2>Settings</h2><pre>{settings}</pre></html>")
 
-# %% ../nbs/04h_benchmarking.ipynb #918dea81
+# %% ../nbs/04h_benchmarking.ipynb #c5b5fde0
 def _described(attack: Callable) -> str:
     "An attack with its settings; a function by its name."
     return repr(attack) if hasattr(attack, "__dataclass_fields__") else f"{getattr(attack, '__module__', '')}.{getattr(attack, '__qualname__', type(attack).__qualname__)}"
@@ -157,7 +157,7 @@ def _first_logits(model: Callable, images: np.ndarray, labels: np.ndarray, devic
     x, y, _ = next(pixel_batches(images, labels, np.arange(min(8, len(labels))), device=device))
     with frozen(model) as ask, torch.no_grad(): return check_logits(ask(x), y).double().cpu().numpy()
 
-# %% ../nbs/04h_benchmarking.ipynb #11b1f844
+# %% ../nbs/04h_benchmarking.ipynb #db67eda6
 @dataclass
 class _State:
     "What a run knows so far."
@@ -179,7 +179,7 @@ class _State:
         "Keep what is known; nothing without a path."
         if path is not None: atomic_write(path, json.dumps({"finished": finished, "logits": self.logits.tolist(), **self.result().to_dict()}, indent=1) + "\n")
 
-# %% ../nbs/04h_benchmarking.ipynb #276366d8
+# %% ../nbs/04h_benchmarking.ipynb #c1363364
 def _read_state(path: str | Path, new: _State) -> _State:
     "The state in a file; `new`, as it is, if there is none. `ValueError` for the file of another run."
     try: kept = json.loads(Path(path).read_text())
@@ -193,11 +193,10 @@ def _read_state(path: str | Path, new: _State) -> _State:
         if then.shape != new.logits.shape or np.abs(then - new.logits).max() > 1e-3 * spread + 1e-5: wrong = ["other logits for the first images"]
     if wrong: raise ValueError(f"{path} is of another run ({'; '.join(wrong)}): it must be that of the same model, data and settings; use another file")
     masks, masking, smooth = kept["outcomes"], kept["masking"], kept["lipschitz"]
-    report = masking and MaskingReport(tuple(Finding(**f) for f in masking["findings"]), *(tuple(masking[k]) for k in ("radii", "white_box", "black_box")))
     return _State(was, np.array(kept["logits"]), _from_bits(masks["clean"]), *({k: _from_bits(v) for k, v in masks[part].items()} for part in ("attacked", "broken")),
-                  kept["seconds"], kept["cpu_seconds"], report, smooth and np.array(smooth["values"]))
+                  kept["seconds"], kept["cpu_seconds"], masking and MaskingReport.from_dict(masking), smooth and np.array(smooth["values"]))
 
-# %% ../nbs/04h_benchmarking.ipynb #27e3a2e9
+# %% ../nbs/04h_benchmarking.ipynb #5806d20a
 def _timed(state: _State, name: str, call: Callable):
     "What a call returns; its times are added to those of the part."
     wall, cpu = time.perf_counter(), time.process_time()
@@ -236,7 +235,7 @@ def _attack(state: _State, given: tuple, named: Mapping[str, Callable], threat: 
                 bar.update(len(some))
         standing &= ~broken
 
-# %% ../nbs/04h_benchmarking.ipynb #2ab8e8b9
+# %% ../nbs/04h_benchmarking.ipynb #d91304e5
 def _run(new: _State, given: tuple, named: Mapping[str, Callable], threat: Threat, save: str | Path | None, part: int, progress: bool, options: dict) -> Benchmark:
     "Do what is not done yet."
     with lock(save) if save is not None else nullcontext():
@@ -247,7 +246,7 @@ def _run(new: _State, given: tuple, named: Mapping[str, Callable], threat: Threa
         state.write(save, finished=True)
     return state.result()
 
-# %% ../nbs/04h_benchmarking.ipynb #0496d872
+# %% ../nbs/04h_benchmarking.ipynb #b2b67836
 def benchmark(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C); what normalises the images is part of it
               images: ArrayLike,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
               labels: ArrayLike,  # (n,) integers in 0..C-1

@@ -83,17 +83,28 @@ class MaskingReport:
         if name not in found: raise unknown_name("check", name, list(found))
         return found[name]
 
+    @classmethod
+    def from_dict(cls,
+                  kept: Mapping,  # what `dataclasses.asdict` makes of a report, or JSON of it
+                  ) -> "MaskingReport":
+        "The report that was kept."
+        return cls(tuple(_Finding(**finding) for finding in kept["findings"]), *(tuple(kept[part]) for part in ("radii", "white_box", "black_box")))
+
     def __repr__(self) -> str:
         rows = [f"{f.name:24s} {f.value:10.3g} {f.threshold:8.3g}  {f.warning or 'ok'}" for f in self.findings]
         curve = [f"accuracy at eps {r:.3g}: {w:.1%} white box" for r, w in zip(self.radii, self.white_box)]
         curve = [f"{line}, {b:.1%} black box" for line, b in zip(curve, self.black_box)] or curve
         return "\n".join([f"{'check':24s} {'measured':>10s} {'limit':>8s}", *rows, *curve])
 
-    def _repr_html_(self) -> str:
-        cells = [(f.name, f"{f.value:.3g}", f"{f.threshold:.3g}", "⚠ " + f.warning if f.warning else "✓") for f in self.findings]
-        rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in cells)
-        head = "".join(f"<th>{name}</th>" for name in ("check", "measured", "limit", "verdict"))
-        return f"<table><tr>{head}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+    def _repr_html_(self) -> str: return _as_table(self)
+
+# %% ../nbs/03c_masking.ipynb #68e9c0d9
+def _as_table(report: MaskingReport) -> str:
+    "The findings in HTML."
+    cells = [(f.name, f"{f.value:.3g}", f"{f.threshold:.3g}", "⚠ " + f.warning if f.warning else "✓") for f in report.findings]
+    rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in cells)
+    head = "".join(f"<th>{name}</th>" for name in ("check", "measured", "limit", "verdict"))
+    return f"<table><tr>{head}</tr>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
 
 # %% ../nbs/03c_masking.ipynb #5e399c00
 @contextmanager

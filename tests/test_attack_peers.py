@@ -17,13 +17,16 @@ from robustacc.attacks import PGD, Threat, ascend, cross_entropy, margin, start_
 from robustacc.checks import to_float
 from robustacc.data import load
 from robustacc.evaluation import correct, evaluate_robustness, robust
-from robustacc.strong_attacks import FAB, APGD, APGDTargeted, Square
+from robustacc.methods import TRADES, Method
+from robustacc.noise import NoiseKey
+from robustacc.random_search import Square
+from robustacc.strong_attacks import FAB, APGD, APGDTargeted
 
 EPS = .15
 
 
 def train(attack, n_classes=10, steps=250):
-    "A small convolutional network after a few seconds of training, on adversarial examples if an attack is given."
+    "A small convolutional network after a few seconds of training, on adversarial examples if an attack is given, or by a method."
     split = load("digits").train
     keep = np.flatnonzero(split.labels < n_classes)
     x, y = to_float(split.images[keep]), torch.as_tensor(split.labels[keep])
@@ -32,8 +35,10 @@ def train(attack, n_classes=10, steps=250):
     optimiser = torch.optim.Adam(net.parameters(), 3e-3)
     for step in range(steps):
         pick = torch.randint(len(x), (64,))
-        images = attack(net, x[pick], y[pick], Threat(EPS), index=pick, stream=step) if attack else x[pick]
-        loss = F.cross_entropy(net(images), y[pick])
+        if isinstance(attack, Method): loss = attack(net, x[pick], y[pick], Threat(EPS), NoiseKey(pick, 0, step)).mean()
+        else:
+            images = attack(net, x[pick], y[pick], Threat(EPS), index=pick, stream=step) if attack else x[pick]
+            loss = F.cross_entropy(net(images), y[pick])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -229,6 +234,36 @@ def test_the_ensemble_of_the_peer_breaks_the_same_examples(nets, digits):
     ours, theirs = (robust(nets["plain"], x, y, attack, Threat(.08)) for attack in (APGDTargeted(steps=50), strong_attacks.PeerAutoAttack()))
     print("ensemble: ours", ours.mean(), "theirs", theirs.mean())
     assert np.sum(ours != theirs) <= 1 and 0 < ours.mean() < .6
+
+
+def both_ensembles(net, x, y, eps, *, norm="inf", classes=10, steps=100, queries=5000, chunk=100):
+    "Who survives our AutoAttack and that of torchattacks, with the same budgets."
+    ta = pytest.importorskip("torchattacks")
+    where = dict(eps=eps, norm={"inf": "Linf", "2": "L2"}[norm], seed=0)
+    theirs = ta.MultiAttack([ta.APGD(net, steps=steps, **where), ta.APGDT(net, steps=steps, n_classes=classes, **where),
+                             ta.FAB(net, steps=steps, multi_targeted=True, n_classes=classes, **where), ta.Square(net, n_queries=queries, **where)])
+    moved = torch.cat([theirs(x[i:i + chunk], y[i:i + chunk]).detach() for i in range(0, len(x), chunk)])
+    ours = evaluate_robustness(net, x, y, strong_attacks.autoattack(norm, steps=steps, queries=queries), Threat(eps, norm), batch_size=chunk).worst
+    return ours, correct(net, x, y) & correct(net, moved, y)
+
+
+@pytest.mark.parametrize("norm,eps", [("inf", EPS), ("2", 1.5)])
+def test_autoattack_leaves_the_same_digits_as_that_of_torchattacks(nets, digits, norm, eps):
+    "Both in full, with small budgets, on the adversarially trained network; the robust counts within one digit of 60, and the same survivors but for that one."
+    x, y = digits[0][:60], digits[1][:60]
+    ours, theirs = both_ensembles(nets["trained"], x, y, eps, norm=norm, steps=12, queries=100)
+    print("autoattack", norm, ours.sum(), theirs.sum(), np.sum(ours != theirs))
+    assert abs(int(ours.sum()) - int(theirs.sum())) <= 1 and np.sum(ours != theirs) <= 1 and 5 < ours.sum() < 55
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plain", "trained", "trades"])
+def test_autoattack_with_all_its_steps_leaves_the_same_digits(nets, thousand, name):
+    "The published budgets, 200 digits, an undefended network and two robust ones: within one digit."
+    net = train(TRADES(beta=6., steps=5, step=.4)) if name == "trades" else nets[name]
+    ours, theirs = both_ensembles(net, thousand[0][:200], thousand[1][:200], EPS)
+    print("autoattack", name, ours.sum(), theirs.sum(), np.sum(ours != theirs))
+    assert abs(int(ours.sum()) - int(theirs.sum())) <= 1 and np.sum(ours != theirs) <= 1
 
 
 def test_the_losses_in_double_precision_against_a_derivation_of_their_own():
