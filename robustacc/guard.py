@@ -48,7 +48,8 @@ def _in_function(function: types.FunctionType) -> Iterator[object]:
 # %% ../nbs/00f_guard.ipynb #696727ad
 def _held_by(thing: object) -> Iterator[object]:
     "What a thing refers to directly and by which it could call a network."
-    if isinstance(thing, nn.Module):
+    if isinstance(thing, torch.jit.ScriptModule): yield from thing.children()                       # compiled: no Python is left inside
+    elif isinstance(thing, nn.Module):
         if type(thing).__module__.startswith("torch.nn."): held = [vars(thing).get("forward"), vars(thing).get("_forward_hooks"), vars(thing).get("_forward_pre_hooks")]
         else: held = [type(thing).forward, *(v for k, v in vars(thing).items() if k not in ("_parameters", "_buffers", "_modules"))]
         yield from (*held, *thing.children())
@@ -196,17 +197,18 @@ def frozen(model: Callable,  # any map from images to logits
     modules, low = find_modules(check_model(model)), dtype not in (None, torch.float32)
     with torch.inference_mode(False), torch.enable_grad(), _stand_ins(modules):
         parameters = list({id(p): p for m in modules for p in m.parameters(recurse=False)}.values())
-        modes, wanted = [m.training for m in modules], [p.requires_grad for p in parameters]
+        moded = [m for m in modules if hasattr(m, "training")]                 # compiled and then frozen: it has none
+        modes, wanted = [m.training for m in moded], [p.requires_grad for p in parameters]
         device = parameters[0].device.type if parameters else "cpu"
         try:
             if mode != "keep":
-                for m in modules: m.training = mode == "train"
+                for m in moded: m.training = mode == "train"
             for p in parameters: p.requires_grad_(False)
             around = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None      # the caller's own
             with torch.autocast(device, dtype) if low else nullcontext():
                 yield _asking(model, {p.dtype for p in parameters if p.is_floating_point()}, dtype if low else around)
         finally:
-            for m, was in zip(modules, modes): m.training = was
+            for m, was in zip(moded, modes): m.training = was
             for p, was in zip(parameters, wanted): p.requires_grad_(was)
 
 # %% ../nbs/00f_guard.ipynb #fb9ea7d1

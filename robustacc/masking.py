@@ -128,7 +128,7 @@ def _state_findings(model: Callable, limits: Mapping[str, float]) -> list[_Findi
     modules = find_modules(model)
     norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     empty = [m for m in norms if m.running_mean is None or (m.num_batches_tracked is not None and m.num_batches_tracked == 0)]
-    return [_finding("train mode", sum(m.training and mode_dependent(m) for m in modules), limits), _finding("batch-norm statistics", len(empty), limits)]
+    return [_finding("train mode", sum(getattr(m, "training", False) and mode_dependent(m) for m in modules), limits), _finding("batch-norm statistics", len(empty), limits)]
 
 # %% ../nbs/03c_masking.ipynb #d869eea6
 _SATURATION = 87.  # margin in logits beyond which float32 rounds the other classes' probabilities to zero
