@@ -163,7 +163,7 @@ class _State:
     "What a run knows so far."
     settings: dict  # as in `Benchmark`
     logits: np.ndarray  # (8, C) of the first images
-    clean: np.ndarray | None = None  # (n,) bool, once it is known
+    clean: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))  # (n,) bool, once it is known
     attacked: dict[str, np.ndarray] = field(default_factory=dict)  # per attack (n,) bool: whom it has been run on
     broken: dict[str, np.ndarray] = field(default_factory=dict)  # per attack (n,) bool
     seconds: dict[str, float] = field(default_factory=dict)
@@ -193,8 +193,8 @@ def _read_state(path: str | Path, new: _State) -> _State:
         if then.shape != new.logits.shape or np.abs(then - new.logits).max() > 1e-3 * spread + 1e-5: wrong = ["other logits for the first images"]
     if wrong: raise ValueError(f"{path} is of another run ({'; '.join(wrong)}): it must be that of the same model, data and settings; use another file")
     masks, masking, smooth = kept["outcomes"], kept["masking"], kept["lipschitz"]
-    return _State(was, np.array(kept["logits"]), _from_bits(masks["clean"]), *({k: _from_bits(v) for k, v in masks[part].items()} for part in ("attacked", "broken")),
-                  kept["seconds"], kept["cpu_seconds"], masking and MaskingReport.from_dict(masking), smooth and np.array(smooth["values"]))
+    attacked, broken = ({k: _from_bits(v) for k, v in masks[part].items()} for part in ("attacked", "broken"))
+    return _State(was, np.array(kept["logits"]), _from_bits(masks["clean"]), attacked, broken, kept["seconds"], kept["cpu_seconds"], masking and MaskingReport.from_dict(masking), smooth and np.array(smooth["values"]))
 
 # %% ../nbs/04h_benchmarking.ipynb #5806d20a
 def _timed(state: _State, name: str, call: Callable):
@@ -209,7 +209,7 @@ def _timed(state: _State, name: str, call: Callable):
 def _look(state: _State, given: tuple, threat: Threat, masking: int, lipschitz: bool, options: dict) -> None:
     "Clean accuracy, masking report and smoothness, as far as they are not known yet."
     model, images, labels = given
-    if state.clean is None: state.clean = _timed(state, "clean", lambda: correct(*given, **{k: v for k, v in options.items() if k != "seed"}))
+    if not len(state.clean): state.clean = _timed(state, "clean", lambda: correct(*given, **{k: v for k, v in options.items() if k != "seed"}))
     some = np.flatnonzero(state.clean)[:masking]
     if len(some) and state.masking is None:
         where = {"seed": options["seed"], "device": options["device"], "batch_size": options["batch_size"] or 64}
@@ -222,14 +222,14 @@ def _look(state: _State, given: tuple, threat: Threat, masking: int, lipschitz: 
 def _attack(state: _State, given: tuple, named: Mapping[str, Callable], threat: Threat, part: int, save, progress: bool, options: dict) -> None:
     "Each attack on those that still stand, `part` examples at a time."
     from tqdm import tqdm
-    standing = state.clean.copy()
+    (model, images, labels), standing = given, state.clean.copy()
     for name, attack in named.items():
         attacked, broken = (known.setdefault(name, np.zeros_like(standing)) for known in (state.attacked, state.broken))
         todo = np.flatnonzero(standing & ~attacked)
         with tqdm(total=int(standing.sum()), initial=int(attacked.sum()), desc=name, disable=not progress, leave=False) as bar:
             for some in np.array_split(todo, -(-len(todo) // part)) if len(todo) else ():
                 among = np.isin(np.arange(len(standing)), some)
-                left = _timed(state, name, lambda: evaluate_robustness(*given, {name: attack}, threat, among=among, **options)).worst
+                left = _timed(state, name, lambda: evaluate_robustness(model, images, labels, {name: attack}, threat, among=among, **options)).worst
                 attacked[some], broken[some] = True, ~left[some]
                 state.write(save)
                 bar.update(len(some))
@@ -251,7 +251,7 @@ def benchmark(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
               images: ArrayLike,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
               labels: ArrayLike,  # (n,) integers in 0..C-1
               eps: float = 8 / 255,  # radius in pixel units
-              norm: str | float = "Linf",  # "Linf" or "L2"
+              norm: str = "Linf",  # "Linf" or "L2"
               attacks: str | Callable | Iterable[Callable] | Mapping[str, Callable] = "standard",  # AutoAttack: "standard", or "rand" for a random model; or attacks
               *,
               masking: int = 100,  # look for gradient masking on so many images; 0: do not

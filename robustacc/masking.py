@@ -22,7 +22,7 @@ from .checks import unknown_name
 from .evaluation import check_inputs, correct, pixel_batches, robust
 from .guard import find_modules, frozen, input_gradient, mode_dependent
 from .lipschitz import top_two_margin
-from .strong_attacks import Square
+from .random_search import Square
 
 # %% ../nbs/03c_masking.ipynb #f1df69de
 _CHECKS: dict[str, tuple[float, str]] = {  # name -> largest value that passes; what to do about more

@@ -7,6 +7,7 @@ __all__ = ['minimal_eps', 'robust_curve', 'transfer']
 
 # %% ../nbs/04i_radii.ipynb #d6cb5259
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,7 +21,7 @@ from .strong_attacks import FAB
 def minimal_eps(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
                 images: ArrayLike,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
                 labels: ArrayLike,  # (n,) integers in 0..C-1
-                norm: str | float = "Linf",  # "Linf" or "L2"
+                norm: str = "Linf",  # "Linf" or "L2"
                 *,
                 search: FAB = FAB(),  # its steps, targets and restarts
                 seed: int = 0,  # of the restarts
@@ -42,8 +43,8 @@ def robust_curve(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n,
                  labels: ArrayLike,  # (n,) integers in 0..C-1
                  attacks: Callable | Iterable[Callable] | Mapping[str, Callable] = PGD(),  # one attack, or several: the worst case counts
                  radii: Sequence[float] = (2 / 255, 4 / 255, 8 / 255, 16 / 255),  # k of them, rising, in pixel units
-                 norm: str | float = "Linf",  # "Linf" or "L2"
-                 **options: object,  # of `evaluate_robustness`: seed, batch_size, device, stochastic, progress
+                 norm: str = "Linf",  # "Linf" or "L2"
+                 **options: Any,  # of `evaluate_robustness`: seed, batch_size, device, stochastic, progress
                  ) -> np.ndarray:  # (k, n) bool
     "Who is right, and still right after the attack, at each radius: `robust_curve(model, images, labels, PGD(), [.01, .1]).mean(1)`."
     threats = [Threat(eps, norm) for eps in radii]
@@ -62,8 +63,8 @@ def transfer(source: Callable,  # the model that is attacked: images in [0, 1] -
              labels: ArrayLike,  # (n,) integers in 0..C-1
              attack: Callable = PGD(),  # such as `APGDTargeted()`
              eps: float = 8 / 255,  # radius in pixel units
-             norm: str | float = "Linf",  # "Linf" or "L2"
-             **options: object,  # of `evaluate_robustness`: seed, batch_size, device, stochastic, progress
+             norm: str = "Linf",  # "Linf" or "L2"
+             **options: Any,  # of `evaluate_robustness`: seed, batch_size, device, stochastic, progress
              ) -> Robustness:  # of the target
     "Whom the adversarial images of one model break in another: `transfer(mine, theirs, images, labels).worst.mean()`."
     def moved(_, images, labels, threat, **settings): return attack(source, images, labels, threat, **settings)
