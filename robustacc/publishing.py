@@ -50,7 +50,7 @@ def _check_complete(path: Path, record: dict) -> None:
     lipschitz = metrics["test_lipschitz"]
     if isinstance(lipschitz, bool) or not isinstance(lipschitz, (int, float, type(None))) or (lipschitz or 0) < 0:
         raise ValueError(f"{path}: metrics.test_lipschitz {lipschitz!r}: it must be a number of 0 or more, or null")
-    if arch not in ARCHS and ":" not in arch and not arch.startswith("WRN-"): raise unknown_name(f"settings.arch of {path}", arch, ARCHS)
+    if arch not in ARCHS and ":" not in arch and "arch" not in (record["settings"].get("own") or {}) and not arch.startswith("WRN-"): raise unknown_name(f"settings.arch of {path}", arch, ARCHS)
 
 # %% ../nbs/00cb_publishing.ipynb #c9be3f39
 def publish(paths: Sequence[str | Path],  # records of finished runs, and executed pages

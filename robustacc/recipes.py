@@ -68,9 +68,12 @@ _PAPER_LR = {"svhn": {"llr": 1e-3, "at": 1e-3, "rst": 1e-3}, "cifar10": {"rst": 
 def find_recipe(profile: str,  # a key of `PROFILES`
                 dataset: str,  # a data set that the profile has
                 method: str,  # name of the method, such as "at"; some have a learning rate of their own
+                *,
+                own: bool = False,  # a data set of the user's, which the profile treats like CIFAR-10, or like the first that it has
                 ) -> tuple[tuple[str, ...], Recipe]:  # the networks, the first by default; the recipe
     "The networks and the recipe of a profile for a data set; `ValueError` names what there is."
     if profile not in PROFILES: raise unknown_name("profile", profile, list(PROFILES))
+    if own: dataset = "cifar10" if "cifar10" in PROFILES[profile] else next(iter(PROFILES[profile]))
     if dataset not in PROFILES[profile]: raise unknown_name(f"data set in profile {profile!r}", dataset, list(PROFILES[profile]))
     archs, recipe = PROFILES[profile][dataset]
     if profile == "paper": recipe = replace(recipe, lr=_PAPER_LR.get(dataset, {}).get(method.lower(), recipe.lr))

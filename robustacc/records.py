@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from . import __version__
+from .data import own_data
 from .files import as_json, atomic_write, checkout, results_folder
 from .networks import build
 from .renames import renamed
@@ -218,13 +219,19 @@ def _name_of(record: Mapping, path: Path) -> Path:
     return run_name(record["settings"], study).path
 
 
+def _name_of_data(dataset: str) -> str:
+    "The name under which records know a data set that is given as module:name, where the module can be imported."
+    try: return own_data.find(dataset).name if ":" in dataset else dataset
+    except ValueError: return dataset
+
+
 def find_records(dataset: str,  # whose records
                  *,
                  kind: str = "train",  # "train", "ledger", "separation", "theory", ...
                  folders: Sequence[str | Path] = ("_runs", "results"),  # where to look; earlier ones hide later ones
                  ) -> list[dict]:  # records with their `file` below the folder and the `folder`, sorted by name
     "The records of a data set; a file that is broken is reported in a warning and left out."
-    found = {}
+    found, dataset = {}, _name_of_data(dataset)
     for folder in map(results_folder, reversed(folders)):
         here = {}
         for path in sorted({*(folder / kind).glob(f"{glob.escape(dataset)}.json"), *folder.glob(f"*/{glob.escape(dataset)}/**/*.json")}):
@@ -258,7 +265,7 @@ def load_trained(path: str | Path,  # a record; its weights lie beside it
     record = read_record(path)
     s, weights = record["settings"], Path(path).with_suffix(".safetensors")
     if not weights.exists(): raise FileNotFoundError(f"{weights}: the weights of this record are not here; only a run leaves them")
-    model = build(s["arch"], in_shape=tuple(record["data"]["in_shape"]), n_classes=record["data"]["n_classes"], dropout=s["dropout"])
+    model = build((s.get("own") or {}).get("arch", s["arch"]), in_shape=tuple(record["data"]["in_shape"]), n_classes=record["data"]["n_classes"], dropout=s["dropout"])
     content, wanted = weights.read_bytes(), record.get("weights", {}).get("sha256")
     if wanted not in (None, found := hashlib.sha256(content).hexdigest()): raise ValueError(f"{weights} has the hash {found}, its record names {wanted}")
     try: model.load_state_dict(load(content))

@@ -24,20 +24,21 @@ def _default(settings: Mapping) -> tuple[float | None, Recipe]:
     "Dropout rate and recipe that the profile of a run has by default."
     profile, dataset, method = settings["profile"], settings["dataset"], settings["method"]["name"]
     if "test_labels" in settings: return find_proof_recipe(profile, dataset, settings["test_labels"])[1:]
-    return None, find_recipe(profile, dataset, method)[1]
+    return None, find_recipe(profile, dataset, method, own="dataset" in (settings.get("own") or {}))[1]
 
 
 def departures(settings: Mapping,  # of a training record: resolved values
                ) -> dict[str, object]:  # setting -> value, in the order of names; empty for a plain row
     "Every setting of a run that is not the default of its profile, data set, network or method."
-    method, dataset = settings["method"], settings["dataset"]
+    method, dataset, own = settings["method"], settings["dataset"], settings.get("own") or {}
     dropout, recipe = _default(settings)
     found = {"variant": method["variant"]} if method["variant"] != "paper" else {}
     found |= {name: method[name] for name, value in default_strengths(method["name"], dataset).items() if method.get(name, value) != value}
     found |= {name: method[name] for name, value in (("steps", 10), ("step", .2), ("h", 1.), ("finite_difference", None)) if method.get(name, value) != value}
+    if "method" in own: found |= {name: value for name, value in method.items() if name not in ("name", "label", "variant", "steps", "step")}
     if settings["dropout"] != dropout: found["dropout"] = settings["dropout"]
     found |= settings.get("tools") or {}
-    if settings["eps"] != RADIUS.get(dataset, settings["eps"]): found["eps"] = settings["eps"]
+    if settings["eps"] != own.get("eps", RADIUS.get(dataset, settings["eps"])): found["eps"] = settings["eps"]
     given, usual = settings["recipe"], recipe
     if "test_labels" in settings: usual = replace(recipe.stretched(given["epochs"]), epochs=recipe.epochs)  # its milestones move with the epochs
     found |= {f.name: given[f.name] for f in fields(recipe) if f.name in given and _plain(given[f.name]) != _plain(getattr(usual, f.name))}

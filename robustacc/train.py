@@ -26,13 +26,13 @@ from torch import nn
 from .attacks import Threat
 from .checkpoints import read_checkpoint
 from .checks import check_values, unknown_name
-from .commands import Command, add_settings, given_settings, option
-from .data import DATASETS, Data, Split, load
+from .commands import Command, add_settings, given_settings, option, parse_option
+from .data import DATASETS, Data, Split, load, own_data
 from .files import atomic_write, check_writable, clear_leftovers, lock, results_folder
 from .fitting import augmented, fit, hold_out, replayable
 from .measuring import evaluate, subsets
-from .methods import METHODS, VARIANTS, Method, make_method
-from .networks import ARCHS, build
+from .methods import METHODS, VARIANTS, Method, make_method, own_methods
+from .networks import ARCHS, build, own_networks
 from .paper import published_row
 from .processes import ProcessGroup, find_group
 from .recipes import (AUGMENTS, PRECISIONS, PRINTED_DROPOUT, PROFILES, RADIUS, Recipe, Tools, default_strengths, find_augment, find_dropout,
@@ -52,6 +52,7 @@ class Settings:
     beta: float | None = option(None, "strength of TRADES and GR, 0 or more", group="the row")
     lam: float | None = option(None, "lambda of RST and LLR, 0 or more", group="the row")
     mu: float | None = option(None, "mu of LLR, 0 or more", group="the row")
+    hyper: str | None = option(None, "further hyper-parameters of a method of your own, such as margin=.5,power=2", group="the row")
     variant: str = option("paper", "paper: the printed equations; released: what the published code computes", group="the row")
     dropout: float | None = option(None, "None: as published; 0: all off; p < 1: every dropout layer", group="for better generalisation")
     validation: float | None = option(None, "early stopping: share of the training set held out, above 0 and at most .5", group="for better generalisation")
@@ -83,6 +84,7 @@ class Plan:
     device: str  # where it runs: cpu, cuda or cuda:NUMBER
     path: Path  # of the record
     tools: Tools = Tools()  # all off in the paper's rows
+    own: Mapping | None = None  # of what is the user's own: where dataset, arch and method are found, and the radius of the data
 
     @property
     def kept(self) -> dict[str, Path]:
@@ -96,7 +98,7 @@ class Plan:
         method.pop("dtype")                     # stands in the recipe, as its precision
         method.pop("label_smoothing")           # stands among the tools
         return {"dataset": self.dataset, "arch": self.arch, "method": method, "dropout": self.dropout, "eps": self.eps,
-                "profile": self.profile, "recipe": asdict(self.recipe), "seed": self.seed, "tools": self.tools.on or None}
+                "profile": self.profile, "recipe": asdict(self.recipe), "seed": self.seed, "tools": self.tools.on or None} | ({"own": dict(self.own)} if self.own else {})
 
     def environment(self,
                     group: ProcessGroup = ProcessGroup(),  # who trains
@@ -135,22 +137,39 @@ def warn_of_tiny(settings: Mapping,  # by name
         if isinstance(value, float) and 0 < abs(value) < 1e-8: warnings.warn(f"{name} {value!r}: it is legal, but so small that it will change nothing", stacklevel=3)
 
 # %% ../nbs/05_train.ipynb #6aee727e
+def _hyper(text: str | None) -> dict:
+    "Further hyper-parameters by name; `ValueError` for a text that is no list of them."
+    parts = [re.fullmatch(r"([A-Za-z]\w*)=([\w.+-]+)", part.strip(), re.ASCII) for part in text.split(",")] if text is not None else []
+    if not all(parts) or len({part[1] for part in parts}) < len(parts): raise ValueError(f"hyper {text!r}: it must be names and values, each name once, such as margin=.5,power=2")
+    words = {"true": True, "false": False}
+    return {part[1]: words[part[2].lower()] if part[2].lower() in words else parse_option(part[2], int | float | None) for part in parts}
+
+
+def _own(s: Settings, arch: str) -> dict | None:
+    "Where another process finds what is the user's own, and the radius of the data; None where all is built in."
+    found = {"dataset": own_data.find(s.dataset), "arch": own_networks.find(arch), "method": own_methods.find(s.method)}
+    places = {kind: own.place for kind, own in found.items() if own.place is not None and not (kind == "arch" and own.name == own.place)}
+    return (places | ({"eps": load(s.dataset).eps} if "dataset" in places else {})) or None
+
+# %% ../nbs/05_train.ipynb #0b4a82da
 def plan(settings: Settings = Settings(),  # what to run
          **changes,  # settings by name, such as seed=1
          ) -> Plan:
     "Check settings and fill in defaults; `ValueError` names a wrong value and the allowed ones, before any work."
-    choices = dict(dataset=DATASETS, arch=ARCHS, method=list(METHODS), variant=VARIANTS, profile=list(PROFILES))
-    s = Settings(**check_values({**asdict(settings), **changes}, Settings, choices=choices))
+    given = {**asdict(settings), **changes}
+    choices = dict(dataset=own_data.allowed(given["dataset"]), arch=own_networks.allowed(given["arch"]), method=own_methods.allowed(given["method"]), variant=VARIANTS, profile=list(PROFILES))
+    s = Settings(**check_values(given, Settings, choices=choices))
     profile = s.profile or ("smoke" if s.dataset == "digits" else "quick")
-    archs, recipe = find_recipe(profile, s.dataset, s.method)
+    archs, recipe = find_recipe(profile, s.dataset, s.method, own=s.dataset not in DATASETS)
     for name, least, most in (("epochs", 1, 10**6), ("train", 1, 10**9), ("seed", 0, 2**32 - 1)): check_whole(name, getattr(s, name), least, most)
     recipe = replace(recipe, **{name: value for name in ("epochs", "train", "precision") if (value := getattr(s, name)) is not None})
     tools = Tools(**{f.name: getattr(s, f.name) for f in fields(Tools)} | {"augment": find_augment(s.augment, s.dataset)})
     strengths = default_strengths(s.method, s.dataset) | {name: value for name in ("beta", "lam", "mu") if (value := getattr(s, name)) is not None}
-    method = make_method(s.method, **strengths, variant=s.variant, dtype=find_dtype(recipe.precision), label_smoothing=tools.label_smoothing)
+    method = make_method(s.method, **strengths, **_hyper(s.hyper), variant=s.variant, dtype=find_dtype(recipe.precision), label_smoothing=tools.label_smoothing)
     warn_of_tiny(asdict(s))
-    arch, eps = s.arch or archs[0], Threat(RADIUS[s.dataset] if s.eps is None else s.eps).eps
-    p = Plan(s.dataset, arch, method, find_dropout(s.dropout, arch), eps, profile, recipe, s.seed, find_device(s.device), Path(), tools)
+    own, arch = _own(s, s.arch or archs[0]), own_networks.find(s.arch or archs[0]).name
+    eps = Threat(s.eps if s.eps is not None else own["eps"] if own and "eps" in own else RADIUS[s.dataset]).eps
+    p = Plan(own_data.find(s.dataset).name, arch, method, find_dropout(s.dropout, arch), eps, profile, recipe, s.seed, find_device(s.device), Path(), tools, own)
     return replace(p, path=results_folder(s.results) / run_name(p.settings).path)
 
 # %% ../nbs/05_train.ipynb #1b6eb974
