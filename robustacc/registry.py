@@ -25,9 +25,6 @@ def imported(kind: str,  # what it is, for the error: "data set", "network"
         raise ValueError(f"{kind} {place!r}: it must be a module and a name in it, such as my_module:my_name ({error})") from error
 
 # %% ../nbs/000g_registry.ipynb #3be6ba3e
-Thing = TypeVar("Thing")
-
-
 @dataclass(frozen=True)
 class _Own:
     "Something that has a name here."
@@ -36,8 +33,8 @@ class _Own:
     thing: Any = None  # the class or function; None: built in
 
 
-class Registry:
-    "The names of one kind of thing: those that are built in, and those of your own."
+class _Names:
+    "The names of one kind of thing, and what has them."
 
     def __init__(self,
                  kind: str,  # "method", "network" or "data set"
@@ -62,41 +59,42 @@ class Registry:
         return own
 
 # %% ../nbs/000g_registry.ipynb #34bf3451
+Thing = TypeVar("Thing")
+
+
 def _place(thing: Any) -> str:
     "Where a class or function stands."
     return f"{getattr(thing, '__module__', None)}:{getattr(thing, '__qualname__', type(thing).__name__)}"
 
 
-def _register(self, name: str,  # letters, digits and any of _.+-; how runs, records and tables call it
-              ) -> Callable[[Thing], Thing]:  # a decorator
-    "Give a class or function a name of its own; `ValueError` for one that cannot be found again, or whose name is taken."
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name): raise ValueError(f"name {name!r}: it must be letters, digits and any of _.+-")
-    def registered(thing: Thing) -> Thing:
-        place = _place(thing)
-        if "<" in place or "None:" in place: raise ValueError(f"{self.kind} {name!r} is {place}: it must be a class or function at the top level of a module, where another process finds it")
-        self._add(_Own(name, place, thing))
-        return thing
-    return registered
+class Registry(_Names):
+    "The names of one kind of thing: those that are built in, and those of your own."
 
+    def register(self,
+                 name: str,  # letters, digits and any of _.+-; how runs, records and tables call it
+                 ) -> Callable[[Thing], Thing]:  # a decorator
+        "Give a class or function a name of its own; `ValueError` for one that cannot be found again, or whose name is taken."
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name): raise ValueError(f"name {name!r}: it must be letters, digits and any of _.+-")
+        def registered(thing: Thing) -> Thing:
+            place = _place(thing)
+            if "<" in place or "None:" in place: raise ValueError(f"{self.kind} {name!r} is {place}: it must be a class or function at the top level of a module, where another process finds it")
+            self._add(_Own(name, place, thing))
+            return thing
+        return registered
 
-Registry.register = _register  # type: ignore[attr-defined]
+    def find(self,
+             text: str,  # a name, or module:name
+             ) -> _Own:  # name, place and thing; only the name of a built-in one
+        "What a name stands for; `ValueError` lists the names there are."
+        if text in self.built_in: return _Own(text)
+        if text in self._own: return self._own[text]
+        if not isinstance(text, str) or ":" not in text: raise unknown_name(self.kind, text, self.allowed(None))
+        thing = imported(self.kind, text)
+        known = next((own for own in self._own.values() if own.thing is thing), None)
+        return known or self._add(_Own(text, text, thing))
 
-# %% ../nbs/000g_registry.ipynb #c8aeb8aa
-def _find(self, text: str,  # a name, or module:name
-          ) -> _Own:  # name, place and thing; only the name of a built-in one
-    "What a name stands for; `ValueError` lists the names there are."
-    if text in self.built_in: return _Own(text)
-    if text in self._own: return self._own[text]
-    if not isinstance(text, str) or ":" not in text: raise unknown_name(self.kind, text, self.allowed(None))
-    thing = imported(self.kind, text)
-    known = next((own for own in self._own.values() if own.thing is thing), None)
-    return known or self._add(_Own(text, text, thing))
-
-
-def _allowed(self, text: object,  # what was asked for
-             ) -> list[str]:  # every name that is allowed; a module:name is taken on trust
-    "The names there are, for a check that lists them."
-    return [*self.built_in, *self._own, *([text] if isinstance(text, str) and ":" in text else [])]
-
-
-Registry.find, Registry.allowed = _find, _allowed  # type: ignore[attr-defined]
+    def allowed(self,
+                text: object,  # what was asked for
+                ) -> list[str]:  # every name that is allowed; a module:name is taken on trust
+        "The names there are, for a check that lists them."
+        return [*self.built_in, *self._own, *([text] if isinstance(text, str) and ":" in text else [])]

@@ -58,10 +58,17 @@ def _mixed(runs: Iterable[dict],  # the records of one row
     return [" and ".join(found) for found in (platforms, choices) if len(found) > 1]
 
 # %% ../nbs/09_results.ipynb #ed29f57e
+def _interval(runs: list[dict], values: list[float], attack: str) -> list[float]:
+    "The 95% interval of a row's accuracy under attack: over images for one run, over seeds for several."
+    if len(values) == 1: return runs[0]["metrics"]["intervals"][f"adv_test_acc/{attack}"]
+    half = student(.95, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    return [max(0., mean(values) - half), min(100., mean(values) + half)]
+
+
 def results_table(records: Iterable[dict],  # of training runs on one data set
                   *,
                   attack: str = "pgd",  # "pgd" or "mt"
-                  ) -> list[dict]:  # whose, arch, row, seeds, COLUMNS, n attacked test images, "interval" of one run's accuracy under attack, "mixed"
+                  ) -> list[dict]:  # whose, arch, row, seeds, COLUMNS, n attacked test images, 95% "interval" of the accuracy under attack, "mixed"
     "Our rows, as means over their seeds, beside the paper's, in the paper's order; percent, and Lipschitz as in Eq. (3)."
     rows, shown = [], set()
     for runs in by_row(records):
@@ -72,8 +79,7 @@ def results_table(records: Iterable[dict],  # of training runs on one data set
             if not ours: shown.add(key)
             head = {"whose": row["whose"], "arch": s["arch"], "row": row_label(s) if ours else row["method"], "seeds": len(runs) if ours else None}
             values = {c: mean(side[rank][c] for side in sides) if ours else row[c] for c in COLUMNS}
-            single = ours and len(runs) == 1
-            rows.append({**head, **values, "n": row["n"], "interval": runs[0]["metrics"]["intervals"][f"adv_test_acc/{attack}"] if single else None,
+            rows.append({**head, **values, "n": row["n"], "interval": _interval(runs, [side[rank]["adv_test_acc"] for side in sides], attack) if ours else None,
                          "mixed": "; ".join(_mixed(runs)) if ours else ""})
     return rows
 
@@ -123,13 +129,6 @@ def _apart(row: dict,  # of `against_paper`
     return [c for c in _ACCURACIES if c in row and abs(row[c]["difference"]) > row[c]["half_width"]]
 
 # %% ../nbs/09_results.ipynb #706140af
-def _interval(runs: list[dict], values: list[float], attack: str) -> list[float]:
-    "The 95% interval of a row's accuracy under attack: over images for one run, over seeds for several."
-    if len(values) == 1: return runs[0]["metrics"]["intervals"][f"adv_test_acc/{attack}"]
-    half = student(.95, len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    return [max(0., mean(values) - half), min(100., mean(values) + half)]
-
-
 def _our_row(runs: list[dict], attack: str) -> dict:
     "The runs of one row as means over their seeds."
     sides = [next(row for row in beside_paper(record) if row["attack"] == attack) for record in runs]
