@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +27,7 @@ from .arguments import check_count, check_kind
 from .augmentation import Augment, Ragged, crop_and_flip, cut_out
 from .checks import as_array, check_eps, check_images, check_labels, to_float, unknown_name, warn_of_range
 from .downloads import data_root, fetch_files, read_verified, reuse_archives
-from .registry import Registry, imported
+from .registry import Registry
 from .renames import renamed
 
 # %% ../nbs/00_data.ipynb #6faeb9a7
@@ -275,7 +276,12 @@ def _cifar10(root: str | None, download: bool) -> Data:
     return _published("cifar10", *arrays, eps=.031, classes=read(meta["filename"])[meta["key"]], augment=Augment(4, 32, True))
 
 # %% ../nbs/00_data.ipynb #38aa6782
-_LOADERS = {"digits": _digits, "mnist": _mnist, "svhn": _svhn, "cifar10": _cifar10, "resimagenet": "robustacc.imagenet:restricted_imagenet"}
+def _resimagenet(root: str | None, download: bool) -> Data:
+    "Restricted ImageNet, from the chapter that comes later."
+    return import_module("robustacc.imagenet").restricted_imagenet(root, download)
+
+
+_LOADERS = {"digits": _digits, "mnist": _mnist, "svhn": _svhn, "cifar10": _cifar10, "resimagenet": _resimagenet}
 
 
 def _check_own(thing: object, what: str) -> None:
@@ -310,9 +316,7 @@ def load(
     "A data set by its name, complete and with right checksums; `ValueError` for an unknown name or a damaged file, `FileNotFoundError` for a missing one."
     if not isinstance(name, str): raise unknown_name("data set", name, own_data.allowed(None))
     if name not in _LOADERS: return _own_data(name)
-    loader = _LOADERS[name]
-    if isinstance(loader, str): loader = imported("data set", loader)
-    return loader(root, download)
+    return _LOADERS[name](root, download)
 
 # %% ../nbs/00_data.ipynb #bd1393d5
 class _Batch(NamedTuple):
