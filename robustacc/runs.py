@@ -76,7 +76,7 @@ def _part(name: str, value) -> str:
 def row_name(settings: Mapping,  # of a training record
              ) -> str:  # "trades-beta6", "rst-lambda.5-released", "at-eps.2-epochs12-bfloat16"
     "The name of a row in file names: all of its settings but profile, data set, network and seed."
-    label = re.sub(r"[(,]", "-", settings["method"]["label"].lower()).replace("=", "").replace(")", "")
+    label = re.sub(r"[(,\s]", "-", settings["method"]["label"].lower()).replace("=", "").replace(")", "")
     return label + "".join(_part(name, value) for name, value in departures(settings).items()) + (f"-{settings['test_labels']}" if "test_labels" in settings else "")
 
 # %% ../nbs/00bb_runs.ipynb #e44c63cb
