@@ -7,7 +7,7 @@ __all__ = ['neighbour_bits', 'maximal_cliques', 'packing_programme', 'least_loss
 
 # %% ../nbs/02a_cliques.ipynb #441473ce
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from time import monotonic
@@ -263,9 +263,9 @@ def _settle(part: _Part, common: Callable | None, most: int, seconds: float) -> 
     return _Settled(kept, at_least, chance or [Fraction(int(k)) for k in kept], relaxed.sets, relaxed.amounts, relaxed.scale, done)
 
 # %% ../nbs/02a_cliques.ipynb #20ac0695
-def _handed_out(sets: Sequence[Sequence[int]], amounts: Sequence[int], lines: Sequence[Sequence[tuple[int, int]]]) -> dict[tuple[int, ...], int]:
+def _handed_out(sets: Sequence[Sequence[int]], amounts: Sequence[int], lines: Mapping[int, Sequence[tuple[int, int]]]) -> dict[tuple[int, ...], int]:
     "Weights of sets of examples, where `lines[v]` lists the examples behind vertex v, each with its room."
-    at, used, given = [0] * len(lines), [0] * len(lines), {}
+    at, used, given = dict.fromkeys(lines, 0), dict.fromkeys(lines, 0), {}
     for members, amount in zip(sets, amounts):
         while amount > 0:
             members = [v for v in members if at[v] < len(lines[v])]
@@ -285,7 +285,7 @@ def _weights(group: np.ndarray, weight: np.ndarray, jobs: Sequence[tuple]) -> di
     behind, weights = [[] for _ in range(int(group.max()) + 1)], {}
     for v, g in enumerate(group.tolist()): behind[g].append((v, int(weight[v])))
     for sets, amounts, scale in jobs:
-        lines = [[(v, w * scale) for v, w in row] for row in behind]
+        lines = {g: [(v, w * scale) for v, w in behind[g]] for g in {g for members in sets for g in members}}
         weights |= {s: Fraction(amount, scale) for s, amount in _handed_out(sets, amounts, lines).items()}
     return weights
 
