@@ -122,14 +122,14 @@ def _check_move(x: np.ndarray, radius: np.ndarray, kind: str, p: float, towards,
 
 # %% ../nbs/01b_distances.ipynb #8156ea28
 def perturb(points: ArrayLike,  # (n, ...) float, or uint8 images
-             radius: ArrayLike,  # scalar or (n,), not negative; whole grey levels for uint8
-             kind: str = "random",  # one of `MOVES`
-             *,
-             p: float | str = np.inf,  # the metric: inf, or 2 (float points only)
-             towards: ArrayLike | None = None,  # (n, ...) a point of another class for each; for `towards` and `squeeze`
-             away: ArrayLike | None = None,  # (n, ...) a point of the own class for each; for `squeeze`
-             seed: int = 0,  # of the random choices
-             ) -> np.ndarray:  # (n, d) moved points, of the points' kind (uint8 or float64)
+            radius: ArrayLike,  # scalar or (n,), not negative; whole grey levels for uint8
+            kind: str = "random",  # one of `MOVES`
+            *,
+            p: float | str = np.inf,  # the metric: inf, or 2 (float points only)
+            towards: ArrayLike | None = None,  # (n, ...) a point of another class for each; for `towards` and `squeeze`
+            away: ArrayLike | None = None,  # (n, ...) a point of the own class for each; for `squeeze`
+            seed: int = 0,  # of the random choices
+            ) -> np.ndarray:  # (n, d) moved points, of the points' kind (uint8 or float64)
     "One moved copy of every point inside its closed ball; `ValueError` for a kind, metric or radius that does not fit."
     x, p = as_rows(points), float(check_norm(p, name="p"))
     radius, whole = _radii(radius, len(x)), x.dtype == np.uint8

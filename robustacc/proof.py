@@ -34,7 +34,7 @@ from .statistics import wilson
 from .fitting import fit
 from .recipes import PRECISIONS, PROOF_PROFILES, RADIUS, Recipe, find_proof_recipe
 from .runs import run_name
-from .train import (Plan, check_whole, find_device, find_dtype, keep_freed_memory, save_outcomes,
+from .train import (Plan, check_whole, find_device, keep_freed_memory, save_outcomes,
                              warn_of_tiny)
 from .training_state import DivergedError
 
@@ -121,7 +121,7 @@ def plan(settings: Settings = Settings(),  # what to run
     for name, least, most in (("epochs", 1, 10**6), ("restarts", 1, 10**6), ("seed", 0, 2**32 - 1)): check_whole(name, getattr(s, name), least, most)
     warn_of_tiny(asdict(s))
     recipe = replace(recipe if s.epochs is None else recipe.stretched(s.epochs), precision=s.precision or recipe.precision)
-    method = make_method("rst", lam=s.lam, dtype=find_dtype(recipe.precision))
+    method = make_method("rst", lam=s.lam, dtype=recipe.dtype)
     eps = Threat(RADIUS[s.dataset] if s.eps is None else s.eps).eps
     p = Proof(s.dataset, arch, method, dropout, eps, profile, recipe, s.seed, find_device(s.device), Path(), test_labels=s.test_labels, restarts=s.restarts)
     return replace(p, path=results_folder(s.results) / run_name(p.settings, "proof").path)

@@ -37,6 +37,12 @@ class Recipe:
     def __post_init__(self):
         if self.precision not in PRECISIONS: raise unknown_name("precision", self.precision, PRECISIONS)
 
+    @property
+    def dtype(self) -> Any:  # a torch.dtype, or None for float32
+        "The lower precision of training attacks, or None."
+        import torch
+        return None if self.precision == "float32" else getattr(torch, self.precision)
+
     def learning_rate(self,
                       epoch: int,  # counted from 0
                       ) -> float:

@@ -57,9 +57,9 @@ _KEEP_ZERO = ("dropout", "weight_decay", "label_smoothing", "ema", "validation")
 
 
 def number_text(value: float,  # any finite number
-                 *,
-                 zero: bool = False,  # write the zero before the point
-                 ) -> str:  # ".2", "6", "1e-05"
+                *,
+                zero: bool = False,  # write the zero before the point
+                ) -> str:  # ".2", "6", "1e-05"
     "A number with as many digits as it takes to read the same number back."
     text = repr(float(value)).removesuffix(".0")
     return text if zero else re.sub(r"^(-?)0\.", r"\1.", text)

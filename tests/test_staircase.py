@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from robustacc.staircase import (_AT, _GR, _LLR, _RELEASED, _RST, STAIRCASE_METHODS, _TRADES, _Natural, Sample, _describe, _EPS, _expected_worst,
+from robustacc.staircase import (_AT, _GR, _LLR, _RELEASED, _RST, STAIRCASE_METHODS, _TRADES, _Natural, _Sample, _describe, _EPS, _expected_worst,
                                  _FEATURES, _KNOTS, _local, _max_slope, _moments, _PENALTY, _places, _population, _TOLERANCE, _case_name,
-                                 draw, _fit_all, measure, solve, spline)
+                                 draw, _fit_all, measure, solve, _spline)
 
 RECIPE = {"Natural": .00593182, "AT": .01677985, "RST(lambda=.5)": .01926315, "RST(lambda=1)": .02285771, "RST(lambda=2)": .02923415,
           "TRADES(beta=1)": .01604527, "TRADES(beta=3)": .01722094, "TRADES(beta=6)": .01759892}
@@ -50,14 +50,14 @@ def test_basis_by_the_recursion():
         left = (x[:, None] - _KNOTS[:-k - 1]) / (_KNOTS[k:-1] - _KNOTS[:-k - 1]) * b[:, :-1]
         right = (_KNOTS[k + 1:] - x[:, None]) / (_KNOTS[k + 1:] - _KNOTS[1:-k]) * b[:, 1:]
         b = left + right
-    np.testing.assert_allclose(spline(x), b, atol=1e-9)
+    np.testing.assert_allclose(_spline(x), b, atol=1e-9)
 
 
 @pytest.mark.parametrize("seed", [1, 4, 9])
 def test_at_by_a_third_solver(seed):
     "AT with one slack per example by sequential quadratic programming, from the natural solution."
     sample = draw(25, seed)
-    points = np.concatenate([spline((sample.step + shift) / 3) for shift in (-1, 0, 1)])
+    points = np.concatenate([_spline((sample.step + shift) / 3) for shift in (-1, 0, 1)])
     y, n = np.tile(sample.y, 3), len(sample.y)
     start = solve(_Natural(), sample).theta
     slack = abs(points @ start - y).reshape(3, n).max(0)
@@ -79,17 +79,17 @@ def test_thirty_thousand_examples_by_cvxpy(method):
     cp = pytest.importorskip("cvxpy")
     sample = draw(30_000, 2)
     theta, slack, y, n = cp.Variable(_FEATURES), cp.Variable(30_000), sample.y, 30_000
-    low, mid, high = (spline((sample.step + shift) / 3) @ theta for shift in (-1, 0, 1))
+    low, mid, high = (_spline((sample.step + shift) / 3) @ theta for shift in (-1, 0, 1))
     moves = [low - mid, high - mid] if method.title == "TRADES" else [low - y, mid - y, high - y]
     constraints = [c for move in moves for c in (move <= slack, -move <= slack)]
     cost = {"AT": cp.sum_squares(slack)}.get(method.title, cp.sum_squares(mid - y))
     if method.title in ("RST", "TRADES"): cost += getattr(method, "lam", getattr(method, "beta", None)) * cp.sum_squares(slack)
     if method.title == "GR":
-        cost, constraints = cost + method.beta / 2 * cp.sum(cp.multiply(np.linalg.norm(spline(sample.step / 3), axis=1), cp.abs(mid - y))), []
+        cost, constraints = cost + method.beta / 2 * cp.sum(cp.multiply(np.linalg.norm(_spline(sample.step / 3), axis=1), cp.abs(mid - y))), []
     value = cp.Problem(cp.Minimize((cost + .1 * cp.sum_squares(np.diff(np.eye(_FEATURES), 2, axis=0) @ theta)) / n), constraints).solve(solver="CLARABEL")
     ours = solve(method, sample)
     assert ours.gap < _TOLERANCE and -1e-7 < ours.value - value < _TOLERANCE + 1e-7
-    assert abs(spline(EVERYWHERE) @ (ours.theta - theta.value)).max() < .02
+    assert abs(_spline(EVERYWHERE) @ (ours.theta - theta.value)).max() < .02
 
 
 @pytest.mark.parametrize("method", [*STAIRCASE_METHODS, *_RELEASED], ids=lambda m: f"{m.label}, {m.variant}")
@@ -136,7 +136,7 @@ def test_expected_worst_by_quadrature():
 
 
 def test_max_slope_of_random_splines():
-    rng, grid = np.random.default_rng(2), spline(np.linspace(-_EPS, 9 + _EPS, 20_001), 1)
+    rng, grid = np.random.default_rng(2), _spline(np.linspace(-_EPS, 9 + _EPS, 20_001), 1)
     for _ in range(50):
         theta = rng.normal(size=_FEATURES)
         dense = abs(grid @ theta).max()
@@ -161,8 +161,8 @@ def test_what_the_definitions_do_to_the_numbers():
 
 def test_a_weighted_sample_is_the_repeated_one():
     sample = draw(30, 7)
-    twice = Sample(np.repeat(sample.step, 2), np.repeat(sample.y, 2), np.ones(60))
-    counted = Sample(sample.step, sample.y, np.full(30, 2.))
+    twice = _Sample(np.repeat(sample.step, 2), np.repeat(sample.y, 2), np.ones(60))
+    counted = _Sample(sample.step, sample.y, np.full(30, 2.))
     theta = np.random.default_rng(0).normal(size=_FEATURES)
     for method in {*STAIRCASE_METHODS, *_RELEASED}:
         a, b = (_local(theta, s, method, .1, .05) for s in (twice, counted))

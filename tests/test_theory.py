@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from robustacc.distances import MOVES, by_class, class_distances, perturb, separation_radius
 from robustacc.theory import (ClassDistance, SignedDistance, WeakFeatures, linear_radius, _lipschitz_ratios, _log_close_pair, _sample_size_for, _TubeDistance,
-                              weighted_accuracy, astute, _box_certified, check_lemma, class_margins, falsify, spiral, _spiral_support, _withstood)
+                              weighted_accuracy, astute, _box_certified, check_lemma, class_margins, _falsify, spiral, _spiral_support, _withstood)
 
 NEAR = 1 - 1e-6
 metrics = st.sampled_from([2, np.inf])
@@ -189,7 +189,7 @@ def test_certificates_withstand_every_corner(case, seed):
     for sign in signs:
         moved = queries / 255 + sign * margins.radius[:, None] * NEAR
         assert (class_distances(moved, by_class(points, labels)).argmin(1) == margins.label)[sure].all()
-    assert not any(broken for _, broken in falsify(queries, margins, points, labels, seed=seed).values())
+    assert not any(broken for _, broken in _falsify(queries, margins, points, labels, seed=seed).values())
 
 
 @settings(max_examples=30, deadline=None)
