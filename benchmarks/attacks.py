@@ -1,7 +1,8 @@
-"""Robust accuracy beside its peers: PGD-10 and the multi-targeted attack against foolbox, ART and torchattacks.
+"""Robust accuracy beside its peers: PGD-10 and the multi-targeted attack against foolbox, ART and torchattacks, AutoAttack against the last.
 
     python benchmarks/attacks.py                                  # CNN1 and CNN2 on MNIST, WRN-40-10 on noise of CIFAR-10's size
     python benchmarks/attacks.py --dataset digits --out /tmp/bench --networks CNN2
+    python benchmarks/attacks.py --questions AutoAttack --dataset digits --networks CNN2 --images 384      # AutoAttack alone, on 24 images
 
 The question is always the same: which of these images survive? Everybody answers it with the same network, images, radius, number and
 size of steps and, for the multi-targeted attack, the same margin loss; peers may not stop early, since they do not. The networks are
@@ -31,6 +32,7 @@ from robustacc.evaluation import correct, evaluate_robustness
 from robustacc.files import atomic_write
 from robustacc.networks import build
 from robustacc.records import environment, load_trained, source
+from robustacc.strong_attacks import autoattack
 from robustacc.train import plan, run
 
 BATCH = 64  # images at a time, for everybody
@@ -103,21 +105,35 @@ def ours(attack) -> Callable:
     return answer
 
 
+AUTO = {"steps": 20, "queries": 500}  # budgets of AutoAttack, for everybody: a fifth and a tenth of the published ones, so that a row takes minutes
+
+
+def peer_autoattack(model, x, y, eps) -> np.ndarray:
+    "Who survives the four attacks of torchattacks; each gets those that the one before has left."
+    import torchattacks as ta
+    with torch.no_grad(): classes, where = model(x[:1]).shape[1], dict(norm="Linf", eps=eps, seed=0)
+    attack = ta.MultiAttack([ta.APGD(model, steps=AUTO["steps"], **where), ta.APGDT(model, steps=AUTO["steps"], n_classes=classes, **where),
+                             ta.FAB(model, steps=AUTO["steps"], multi_targeted=True, n_classes=classes, **where), ta.Square(model, n_queries=AUTO["queries"], **where)])
+    return peer_pgd(lambda model, images, labels, *_: attack(images, labels).detach(), model, x, y, eps)
+
+
 QUESTIONS = {
+    "AutoAttack": {"robustacc": ours(autoattack(**AUTO)), "torchattacks": peer_autoattack},
     "PGD-10": {"robustacc": ours(PGD(keep="first")), "robustacc, final iterate": ours(PGD()),
                "robustacc, bfloat16": ours(PGD(keep="first", dtype=torch.bfloat16)),
                **{name: lambda *a, peer=peer: peer_pgd(peer, *a) for name, peer in PEERS.items()}},
     "MT-20": {"robustacc": ours(MultiTargeted(keep="first")), "robustacc, final iterate": ours(MultiTargeted()),
               "robustacc, bfloat16": ours(MultiTargeted(keep="first", dtype=torch.bfloat16)),
               **{name: lambda *a, peer=peer: peer_mt(peer, *a) for name, peer in PEERS.items()}}}
-TARGETS = {("PGD-10", "robust", "CNN2"): .8, ("PGD-10", "robust", None): 1., ("MT-20", "robust", None): 1.,
+TARGETS = {("AutoAttack", "robust", None): 1.05, ("AutoAttack", "undefended", None): 1.05,
+           ("PGD-10", "robust", "CNN2"): .8, ("PGD-10", "robust", None): 1., ("MT-20", "robust", None): 1.,
            ("PGD-10", "undefended", None): .5, ("MT-20", "undefended", None): .3}
 
 
 def measure(question: str, model: nn.Module, x: Tensor, y: Tensor, eps: float, repeats: int) -> dict:
     "CPU seconds and accuracy of everybody, taking turns."
     seconds, accuracy = {}, {}
-    for name, answer in QUESTIONS["PGD-10"].items():           # a first small round: imports, caches, missing libraries
+    for name, answer in QUESTIONS[question if question == "AutoAttack" else "PGD-10"].items():           # a first small round: imports, caches, missing libraries
         try: answer(model, x[:2], y[:2], eps)
         except ImportError as error: print(f"left out: {name} ({error})", file=sys.stderr); continue
         seconds[name] = []
@@ -180,6 +196,7 @@ def as_markdown(report: dict) -> str:
     lines = ["# Attacks beside their peers", "",
              f"{'; '.join(machines)}. CPU seconds for the whole question (who survives?), each row side by side in turns, {BATCH} images at a time; "
              "`benchmarks/attacks.py` makes this file. PGD-10: ten steps of eps/5 from a random start; "
+             f"AutoAttack: APGD-CE, APGD-T, FAB-T and Square in this order, with {AUTO['steps']} steps, nine targets and {AUTO['queries']:,} queries; measured while other programs shared the machine, so that only the ratio counts. "
              "MT-20: twenty steps of eps/10 on the margin towards each wrong class (peers: one targeted PGD per class, without early removal, which they do not have). "
              "In brackets: accuracy left, in percent. `ratio`: robustacc over the fastest peer.", "",
              "| network | data | case | question | images | robustacc | final iterate | bfloat16 | foolbox | torchattacks | ART | ratio | target | met |",
@@ -245,6 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="mnist", choices=("digits", "mnist"), help="of CNN1 and CNN2")
     parser.add_argument("--networks", nargs="+", default=["CNN1", "CNN2", "WRN-40-10"], choices=("CNN1", "CNN2", "WRN-40-10"))
+    parser.add_argument("--questions", nargs="+", default=["PGD-10", "MT-20"], choices=list(QUESTIONS))
     parser.add_argument("--images", type=int, default=1024, help="test images under PGD-10; an eighth of them under MT")
     parser.add_argument("--wide-images", type=int, default=4, help="images for WRN-40-10")
     parser.add_argument("--repeats", type=int, default=3)
@@ -258,8 +276,8 @@ def main() -> None:
         cnn = arch.startswith("CNN")
         for case, model, x, y, eps in cases(arch, options):
             for p in model.parameters(): p.requires_grad_(True)
-            for question in QUESTIONS:
-                n = len(x) if question == "PGD-10" else max(1, len(x) // (8 if cnn else 4))
+            for question in options.questions:
+                n = len(x) if question == "PGD-10" else max(1, len(x) // (16 if question == "AutoAttack" else 8 if cnn else 4))
                 settings = {"network": arch, "data": options.dataset if cnn else "noise", "case": case, "eps": eps, "question": question, "images": n,
                             "repeats": options.repeats if cnn else 1 + (question == "PGD-10"), "batch": BATCH, "seed": 0, "peers": versions(),
                             "sha256": fingerprint(model, x[:n], y[:n])}

@@ -185,7 +185,7 @@ def _read_state(path: str | Path, new: _State) -> _State:
     try: kept = json.loads(Path(path).read_text())
     except FileNotFoundError: return new
     except (UnicodeDecodeError, json.JSONDecodeError) as error: raise ValueError(f"{path}: it must be the file of a benchmark, not {error}") from error
-    if not isinstance(kept, dict) or not {"settings", "outcomes", "logits"} <= kept.keys(): raise ValueError(f"{path}: it must be the file of a benchmark")
+    if not isinstance(kept, dict) or not {"settings", "outcomes", "logits"} <= kept.keys() or not isinstance(kept["settings"], dict): raise ValueError(f"{path}: it must be the file of a benchmark")
     was = kept["settings"]
     wrong = [f"{k} {was.get(k)!r}, now {v!r}" for k, v in new.settings.items() if was.get(k) != v]
     if not wrong and not new.settings["stochastic"]:
