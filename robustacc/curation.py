@@ -30,7 +30,7 @@ _SPACES = ("inf", "2", "embedding")
 
 def _checked_radii(radii: Mapping[str, float] | None, data: LabelledSet, embedding: np.ndarray | None) -> dict[str, float]:
     "Radii by distance; `ValueError` names one that cannot be."
-    if radii is not None: check_kind("radii", radii, Mapping)
+    if radii is not None and not check_kind("radii", radii, Mapping): raise ValueError(f"radii {radii}: there must be at least one of {', '.join(_SPACES)}")
     radii = dict(radii or {})
     for space, radius in radii.items():
         if space not in _SPACES: raise unknown_name("distance", space, _SPACES)

@@ -262,7 +262,7 @@ def _from_arrow(files: Sequence[Path], base: Path, given: Mapping[str, str], opt
     parts = list(chain.from_iterable([_part_of(str(file.relative_to(base)))] * len(table) for file, table in zip(files, tables)))
     import pyarrow
     whole = pyarrow.concat_tables(tables)
-    return _from_rows({name: whole[name] for name in schema.names}, base.name, base, given, options, names=names, parts=parts)
+    return _from_rows({name: whole[name] for name in schema.names}, base.name if len(files) > 1 else files[0].name, base, given, options, names=names, parts=parts)
 
 # %% ../nbs/02c_readers.ipynb #6edee004
 def _members(shards: Sequence[Path]) -> Iterator[tuple[str, str, Callable]]:
