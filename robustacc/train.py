@@ -350,7 +350,7 @@ if __name__ == "__main__" and "__file__" in globals(): main()
 # %% ../nbs/05_train.ipynb #b618f8f4
 __getattr__ = renamed(__name__, {**{name: f"robustacc.runs.{name}" for name in ("row_name", "each_row")},
                                  **{name: f"robustacc.recipes.{name}" for name in ("find_recipe", "PROFILES", "Recipe", "Tools", "find_augment")},
-                                 "parse_option": "robustacc.commands._parse_option",
+                                 "parse_option": "robustacc.commands.parse_option",
                                  "tensorboard": "robustacc.fitting.tensorboard", **{name[1:]: f"robustacc.fitting.{name}" for name in ("_averaging", "_train_epoch", "_whole_step")},
                                  **{name: f"robustacc.training_state.{name}" for name in ("make_optimiser", "Training")},
                                  "Best": "robustacc.training_state.EarlyStopping", "HOPELESS": "robustacc.training_state._HOPELESS", "learning_rate": "robustacc.recipes.Recipe.learning_rate", "ran_in": "robustacc.train.Plan.environment",
