@@ -19,6 +19,7 @@ from .files import checkout
 _GROUPS: dict[str, dict[str, tuple[str, str]]] = {  # group -> name -> (module and name of the `Command`, a line of help)
     "train": {"train": ("robustacc.train:main", "one row of the paper's tables, or your own method, network and data"),
               "proof": ("robustacc.proof:main", "a network that may see the test set (Appendix B)")},
+    "attack a model": {"benchmark": ("robustacc.benchmark_command:main", "AutoAttack, masking and smoothness of any model in a file")},
     "look at data": {"separation": ("robustacc.separation:main", "distances between the classes of a data set (Section 3)"),
                      "audit": ("robustacc.audit_command:main", "your own data: copies, leaks, conflicts, what to remove or relabel")},
     "see what came out": {"results": ("robustacc.results:main", "the tables of the paper with your rows in them"),

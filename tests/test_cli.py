@@ -90,3 +90,42 @@ def test_the_shell_completes_names_and_options(tmp_path):
         return (tmp_path / "out").read_text().split()
     assert completions("robustacc se") == ["separation"]
     assert "--table" in completions("robustacc results --ta")
+
+
+BENCHMARK = """
+import subprocess, sys
+import numpy as np, torch
+from torch import nn
+x = np.linspace(.1, .9, 20, dtype="float32")[:, None, None, None] * np.ones((1, 1, 4, 4), "float32")
+class Bright(nn.Module):
+    def forward(self, x): return torch.stack([.5 - x.flatten(1).mean(1), x.flatten(1).mean(1) - .5], 1)
+torch.jit.script(Bright()).save("model.pt")
+np.savez("data.npz", images=x, labels=(x.mean((1, 2, 3)) > .5).astype(int))
+command = ["-m", "robustacc", "benchmark", "model.pt", "--data", "data.npz", "--eps", ".1", "--masking", "0", "--json"]
+print(subprocess.run([sys.executable, *command], capture_output=True, text=True, check=True).stdout)
+"""
+
+
+def test_benchmark_of_a_torchscript_file_in_fifteen_lines(tmp_path, python):
+    assert len(BENCHMARK.strip().splitlines()) <= 15
+    (tmp_path / "script.py").write_text(BENCHMARK)
+    done = python("script.py")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    levels = [.1 + .8 * i / 19 for i in range(20)]                      # the mean moves by at most eps
+    assert (found["clean"]["value"], round(20 * found["robust"]["value"])) == (1, sum(abs(level - .5) > .1 for level in levels))
+
+
+def test_a_file_that_could_run_something_is_refused(tmp_path, monkeypatch, capsys):
+    import pickle
+    import torch
+    monkeypatch.chdir(tmp_path)
+    class Bomb:
+        def __reduce__(self): return open, (str(tmp_path / "made"), "w")
+    torch.save(Bomb(), "bomb.pt")
+    (tmp_path / "plain.pt").write_bytes(pickle.dumps(Bomb()))
+    for name in ("bomb.pt", "plain.pt"):
+        assert run("benchmark", name, "--data", "digits") == 2 and "it must be a TorchScript file or an exported program" in capsys.readouterr().err
+    (tmp_path / "own_model.py").write_text("import torch\nmodel = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))\n")
+    assert run("benchmark", "own_model:none", "--data", "digits", "--examples", "5") == 2 and "running the module own_model" in capsys.readouterr().err
+    assert not (tmp_path / "made").exists()
