@@ -120,6 +120,11 @@ class RunName:
         "The place of the row's executed notebook, below the same folder."
         return Path(self.profile, "notebooks", f"train-{self.dataset}-{self.arch}-{self.row}-seed{self.seed}.ipynb")
 
+    @property
+    def row_page(self) -> str:
+        "The name of its row's page on the site, which all seeds share."
+        return "-".join((self.dataset, self.arch, self.row, self.profile)).lower()
+
     @classmethod
     def parse(cls, path: str | Path) -> "RunName":  # any path that ends like a record's
         "The words of a record's path; `ValueError` for a path that is not one of a run."

@@ -43,11 +43,15 @@ def _process(root: str | Path) -> Path:
 
 # %% ../../nbs/10e_site_build.ipynb #6b73a4cf
 def _tidy(folder: Path) -> None:
-    "Put the entries before their source, in every processed notebook."
+    "Put the entries before their source, and what opens a page before how it is made, in every processed notebook."
     for path in chapters(folder):
         book = read_notebook(path)
         if book["metadata"].get("in_order"): continue
-        write_notebook(path, {**book, "cells": entries_first(book["cells"]), "metadata": {**book["metadata"], "in_order": True}})
+        cells = entries_first(book["cells"])
+        mark = next((i for i, c in enumerate(cells) if "opens" in c.get("metadata", {}).get("tags", [])), None)
+        first = next((i for i, c in enumerate(cells) if c["source"].startswith("## ")), 0)
+        if mark: cells = [*cells[:first], *cells[mark:], *cells[first:mark]]
+        write_notebook(path, {**book, "cells": cells, "metadata": {**book["metadata"], "in_order": True}})
 
 # %% ../../nbs/10e_site_build.ipynb #c4ecbdb6
 ENGINES = ("auto", "quarto", "pandoc")
@@ -105,7 +109,7 @@ def build(root: str | Path,  # the checkout
     for line in records[1]: print(f"robustacc.site: {line}", file=sys.stderr)
     named = write_runs(proc, root / "nbs", trees, records)
     config = with_runs(yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8")), named, kinds(root / "nbs"))
-    write_findings(proc, root / "nbs", records[0], config["website"].get("site-url", ""))
+    write_findings(proc, root / "nbs", records[0], config["website"])
     atomic_write(proc / "_quarto.yml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as folder:

@@ -23,7 +23,7 @@ from markupsafe import Markup
 from ..data import DATASETS
 from ..files import atomic_write
 from .cells import front_matter, notebook_markdown, page_name, read_notebook
-from .pages import Kind, chapters, new_page
+from .pages import TITLES, Kind, chapters, new_page
 
 # %% ../../nbs/10d_site_render.ipynb #cde27439
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def with_runs(config: dict,  # the content of `_quarto.yml`
     "Add the pages of runs to the sidebar."
     pages = {name: {"text": kind.title, "href": f"runs/{name}.ipynb"} for kind in known for name in named
              if name == kind.name or name.removeprefix(f"{kind.name}-") in DATASETS}
-    sections: list[dict] = [{"section": d, "contents": own} for d in DATASETS if (own := [pages[n] for n in pages if n.endswith(f"-{d}")])]
+    sections: list[dict] = [{"section": TITLES[d], "contents": own} for d in DATASETS if (own := [pages[n] for n in pages if n.endswith(f"-{d}")])]
     sections += [page for name, page in pages.items() if name in {kind.name for kind in known}]
 
     def added(items):
@@ -136,6 +136,7 @@ def fragment(text: str,  # the markdown of a page
     "A page's markdown through pandoc, or from the cache."
     files = [Path(assets) / "site.lua", Path(assets) / "fragment.html", *filter(None, [bibliography, names])]
     kept = cache / f"{fingerprint(text, root, *files)}.html" if cache else None
+    if whole := re.fullmatch(r"```\{=html\}\n(.*)\n```", text.strip(), flags=re.S): return "", re.sub(r"&#(\d+);", lambda mark: mark[0] if chr(int(mark[1])) in "<>&\"'" else chr(int(mark[1])), whole[1])
     if kept and kept.exists(): done = kept.read_text(encoding="utf-8")
     else:
         cite = ["--citeproc", f"--bibliography={bibliography}", "-Mlink-citations", "-Mreference-section-title=References"]

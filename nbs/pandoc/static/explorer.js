@@ -6,7 +6,7 @@ addEventListener("DOMContentLoaded", () => {
   const form = document.querySelector("#facets"), count = document.querySelector("#count"), plot = document.querySelector("#scatter");
   const key = head => head.dataset.key, value = (row, at) => row.cells[at].dataset.value ?? row.cells[at].textContent.trim();
   const facets = heads.map((head, at) => [head, at]).filter(([head]) => "facet" in head.dataset);
-  const state = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  const state = Object.fromEntries(new URLSearchParams(location.hash.slice(1) || location.search));
 
   for (const [head, at] of facets) {
     const label = document.createElement("label"), select = document.createElement("select");
@@ -80,7 +80,7 @@ addEventListener("DOMContentLoaded", () => {
     count.textContent = `${visible.length} of ${rows.length} rows`;
     const next = new URLSearchParams([...new FormData(form)].filter(([k, v]) => v && !(k === "attack" && v === "pgd")));
     if (sort) next.set("sort", sort);
-    history.replaceState(null, "", "#" + next);
+    history.replaceState(null, "", location.pathname + "#" + next);
     draw(visible);
   }
   form.addEventListener("input", show);
