@@ -16,7 +16,7 @@ from .paper import DROPOUT_TABLES, ROW_TABLES, published_label, table
 from .recipes import PROFILES
 from .runs import departures, row_label, run_name
 from .train import Settings, comparable, printed_row
-from .verdicts import _pooled_spread, judge
+from .verdicts import pooled_spread, judge
 
 # %% ../nbs/09a_rows.ipynb #587d2397
 _MEASURED = {"train_acc": ("train_acc",), "test_acc": ("test_acc",), "pgd": ("adv_test_acc", "pgd"), "mt": ("adv_test_acc", "mt"),
@@ -59,7 +59,7 @@ _JUDGED = {"train_acc": "train_acc", "test_acc": "test_acc", "adv_test_acc": "pg
 
 def _verdict(runs: Sequence[dict], alike: Sequence[Sequence[dict]], printed: Mapping) -> str:
     "`reproduced`, `not reproduced` or `undecided`; empty where nothing can be compared."
-    words = {judge(theirs, values, printed[theirs], _pooled_spread(theirs, [_values(some, ours) for some in alike]), columns=len(_JUDGED)).word
+    words = {judge(theirs, values, printed[theirs], pooled_spread(theirs, [_values(some, ours) for some in alike]), columns=len(_JUDGED)).word
              for theirs, ours in _JUDGED.items() if printed.get(theirs) is not None and (values := _values(runs, ours))}
     return next((word for word in ("not reproduced", "undecided", "reproduced") if word in words), "")
 
