@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .checks import as_array, check_eps, check_labels, check_logits, check_norm, check_pixels, unknown_name
-from .guard import MODES, frozen, input_gradient, ordinary
+from .guard import MODES, frozen, input_gradient, ordinary, warn_of_flat
 from .noise import NoiseKey, counter_normal, counter_uniform
 from .renames import renamed
 
@@ -173,6 +173,7 @@ def steepest_direction(values: Tensor,  # (n,) values to raise
     if key is None or recording: return direction
     rows = (dead if won is None else dead & ~won).nonzero().squeeze(1)
     if not len(rows): return direction
+    if dead.all(): warn_of_flat()
     signs = torch.where(key[rows].uniform(points.shape[1:]) < .5, -1, 1).to(direction.dtype)
     return direction.index_put((rows,), threat.direction(signs))
 

@@ -8,6 +8,7 @@ __all__ = ['MaskingReport', 'masking_report']
 # %% ../nbs/03c_masking.ipynb #51578616
 import html
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,7 +116,8 @@ def _undisturbed(model: Callable,  # any map from images to logits
     modules = find_modules(model)
     kept = [(b, b.clone()) for m in modules for b in m.buffers(recurse=False) if not b.is_inference()]
     gpus = sorted({p.device.index for m in modules for p in m.parameters(recurse=False) if p.is_cuda})
-    with torch.random.fork_rng(devices=gpus):
+    with torch.random.fork_rng(devices=gpus), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the gradient is zero")        # a finding says it
         torch.manual_seed(seed)
         try: yield
         finally:
