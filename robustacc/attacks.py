@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import as_array, check_eps, check_labels, check_logits, check_norm, check_pixels, unknown_name
-from .guard import MODES, frozen, input_gradient, ordinary, warn_of_flat
+from .checks import as_array, check_choice, check_eps, check_labels, check_logits, check_norm, check_pixels
+from .guard import DTYPES, MODES, frozen, input_gradient, ordinary, warn_of_flat
 from .noise import NoiseKey, counter_normal, counter_uniform
 from .renames import renamed
 
@@ -206,7 +206,7 @@ def ascend(objective: Callable,  # (n, ...) -> (n,) values to raise, or a pair: 
            key: NoiseKey | None = None,  # of random steps where the gradient is zero; None: no step there
            ) -> Tensor:  # (n, ...) the iterate, detached
     "Projected steepest ascent of a per-example objective."
-    if keep not in _KEEPS: raise unknown_name("keep", keep, _KEEPS)
+    check_choice("keep", keep, _KEEPS)
     if keep == "first": return _first_win(objective, images, start, threat, steps=steps, step_size=step_size, key=key)
     points, best = threat.project(start.detach(), images), None
     for step in range(steps + (keep == "best")):
@@ -241,7 +241,8 @@ def _check_settings(attack) -> None:
     "`ValueError` if a setting of an attack has no allowed value."
     for key, allowed in (("loss", _LOSSES), ("start", _STARTS), ("keep", _KEEPS), ("mode", MODES), ("variant", ("paper", "released"))):
         value = getattr(attack, key, None)
-        if not (value is None or callable(value)) and value not in allowed: raise unknown_name(key, value, list(allowed))
+        if value is not None and not (key == "loss" and callable(value)): check_choice(key, value, list(allowed))
+    if attack.dtype not in DTYPES: raise ValueError(f"dtype {attack.dtype!r}: it must be None, torch.bfloat16 or torch.float16")
     for key, least in _LEAST.items():
         value = getattr(attack, key, least)
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least: raise ValueError(f"{key} {value!r}: it must be an integer of at least {least}")
@@ -249,7 +250,7 @@ def _check_settings(attack) -> None:
     if not isinstance(step, numbers.Real) or not 0 < step < math.inf: raise ValueError(f"step {step!r}: it must be above 0, and finite")
     for key in ("momentum", "rho", "share"):
         value = getattr(attack, key, 1)
-        if not isinstance(value, numbers.Real) or not 0 < value <= 1: raise ValueError(f"{key} {value!r}: it must be above 0 and at most 1")
+        if isinstance(value, bool) and hasattr(attack, key) or not isinstance(value, numbers.Real) or not 0 < value <= 1: raise ValueError(f"{key} {value!r}: it must be above 0 and at most 1")
     if getattr(attack, "restarts", 1) > 1 and getattr(attack, "start", "") == "none":
         raise ValueError(f"restarts {attack.restarts} with start 'none': every restart would be the same")
 
@@ -330,7 +331,7 @@ def start_point(images: Tensor,  # (n, ...)
                 stream: int | tuple = 0,  # which key
                 ) -> Tensor:  # (n, ...) first iterates, not yet projected into [0, 1]
     "Where an ascent starts."
-    if start not in _STARTS: raise unknown_name("start", start, _STARTS)
+    check_choice("start", start, _STARTS)
     if start == "none": return images
     shape, options = images.shape[1:], dict(seed=seed, stream=stream)
     if start == "gaussian": return images + .001 * counter_normal(index, shape, **options)

@@ -86,6 +86,7 @@ def _named(entries: list[dict], files: Sequence[str] | None, classes: Sequence[s
 
 def _check_names(names: Sequence[str] | None, n: int, what: str) -> None:
     "`ValueError` if there are names, but not enough of them."
+    if names is not None and (not isinstance(names, list | tuple | np.ndarray) or np.ndim(names) != 1): raise ValueError(f"{what} {names!r}: it must be a list of names")
     if names is not None and len(names) < n: raise ValueError(f"{what}: {len(names)} names for {n}: there must be one for each")
 
 # %% ../nbs/01a_auditing.ipynb #3744e132
@@ -107,7 +108,9 @@ def audit(images: np.ndarray,  # (n, ...) uint8, bool or float: array, tensor, l
     eps = _radius(eps, images, p, low, high)
     found = nearest_other(images, labels, p=p, **options)
     limits = {name: value for name, value in options.items() if name in ("memory", "threads", "progress")}
-    close = pairs_within(images, labels, min(2 * eps, widest_radius(images, p)), p=p, **limits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)                        # the notes say it
+        close = pairs_within(images, labels, min(2 * eps, widest_radius(images, p)), p=p, **limits)
     pairs = closest_pairs(images, labels, k=k, p=p, neighbours=found)
     return _report(images, labels, {"eps": eps, "p": p, **statistics(found, eps)}, close, pairs, notes, files, classes)
 

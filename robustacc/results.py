@@ -15,8 +15,8 @@ from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
 
-from .arguments import check_path
-from .checks import unknown_name
+from .arguments import check_kind, check_path
+from .checks import check_choice
 from .commands import Command
 from .data import DATASETS
 from .paper import ORDER, ROW_TABLES, label_order, published_label, separation_row, table
@@ -41,6 +41,9 @@ def _row_key(record: dict,  # of a training run
 def by_row(records: Iterable[dict],  # of training runs
            ) -> list[list[dict]]:  # in the paper's order, those of a row together
     "Records by row: runs whose settings differ in nothing but the seed are one."
+    records = list(check_kind("records", records, Iterable))
+    for record in records:
+        if not isinstance(record, Mapping) or "settings" not in record: raise ValueError(f"records: {str(record)[:100]!r} among them: they must be records, as `find_records` gives them")
     return [list(same) for _, same in groupby(sorted(records, key=_row_key), key=lambda record: _row_key(record)[:-1])]
 
 # %% ../nbs/09_results.ipynb #b456373e
@@ -70,6 +73,7 @@ def results_table(records: Iterable[dict],  # of training runs on one data set
                   attack: str = "pgd",  # "pgd" or "mt"
                   ) -> list[dict]:  # whose, arch, row, seeds, COLUMNS, n attacked test images, 95% "interval" of the accuracy under attack, "mixed"
     "Our rows, as means over their seeds, beside the paper's, in the paper's order; percent, and Lipschitz as in Eq. (3)."
+    check_choice("attack", attack, list(ROW_TABLES))
     rows, shown = [], set()
     for runs in by_row(records):
         s, sides = runs[0]["settings"], [[row for row in beside_paper(record) if row["attack"] == attack] for record in runs]
@@ -89,6 +93,7 @@ def _over_seeds(records: Iterable[dict],  # of training runs on one data set
                 attack: str = "pgd",  # "pgd" or "mt"
                 ) -> list[dict]:  # rows: whose, arch, row, seeds, and COLUMNS, each as mean and standard deviation
     "Mean and standard deviation over the seeds of each of our rows that was run with at least two."
+    check_choice("attack", attack, list(ROW_TABLES))
     rows = []
     for runs in by_row(records):
         if len(runs) < 2: continue
@@ -107,6 +112,7 @@ def against_paper(records: Iterable[dict],  # of training runs on one data set
                   attack: str = "pgd",  # "pgd" or "mt"
                   ) -> list[dict]:  # whose, arch, row, seeds; per column of COLUMNS "ours", "paper", "difference"; of accuracies also "half_width"
     "Our rows with the printed settings, as means over their seeds, minus the printed rows; other rows are not compared."
+    check_choice("attack", attack, list(ROW_TABLES))
     rows = []
     for runs in by_row(records):
         s, pairs = runs[0]["settings"], [[row for row in beside_paper(record) if row["attack"] == attack] for record in runs]

@@ -207,7 +207,7 @@ class FAB(Attack):
         super().__post_init__()
         for name, low, high in (("pull", 0, 1), ("beyond", 1, 2), ("back", 0, 1)):
             value = getattr(self, name)
-            if not isinstance(value, numbers.Real) or not low < value <= high: raise ValueError(f"{name} {value!r}: it must be above {low} and at most {high}")
+            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low < value <= high: raise ValueError(f"{name} {value!r}: it must be above {low} and at most {high}")
 
     def search(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
         "The attacked images of a batch; called by `Attack.__call__`."
