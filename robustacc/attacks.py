@@ -242,7 +242,7 @@ def _check_settings(attack) -> None:
     for key, allowed in (("loss", _LOSSES), ("start", _STARTS), ("keep", _KEEPS), ("mode", MODES), ("variant", ("paper", "released"))):
         value = getattr(attack, key, None)
         if value is not None and not (key == "loss" and callable(value)): check_choice(key, value, list(allowed))
-    if attack.dtype not in DTYPES: raise ValueError(f"dtype {attack.dtype!r}: it must be None, torch.bfloat16 or torch.float16")
+    check_choice("dtype", attack.dtype, DTYPES)
     for key, least in _LEAST.items():
         value = getattr(attack, key, least)
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least: raise ValueError(f"{key} {value!r}: it must be an integer of at least {least}")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checks import check_eps, check_images, check_labels, check_norm, warn_of_range
+from .checks import check_eps, check_images, check_labels, check_norm, warn_of_range, warn_of_tiny
 from .data import Split
 from .files import atomic_write
 from .search import Pairs, closest_pairs, nearest_other, pairs_within, widest_radius
@@ -104,6 +104,7 @@ def audit(images: np.ndarray,  # (n, ...) uint8, bool or float: array, tensor, l
     labels = check_labels(labels, len(images), negative=True)
     _check_names(files, len(images), "files")
     if classes is not None: _check_names(classes, int(labels.max()) + 1, "classes"); check_labels(labels, len(images), classes=len(classes))
+    warn_of_tiny({"eps": eps})
     notes, low, high = _notes(images)
     eps = _radius(eps, images, p, low, high)
     found = nearest_other(images, labels, p=p, **options)
@@ -205,6 +206,7 @@ def audit_command(options: Namespace,  # of the command line of `robustacc.separ
                   ) -> dict:  # the report
     "Audit one's own images and write the report."
     images, labels, files, classes = _own_set(options)
+    warn_of_tiny({"--eps": options.eps})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         report = audit(images, labels, eps=options.eps, p=options.p, k=options.pairs, files=files, classes=classes, **search)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NORMS', 'unknown_name', 'check_choice', 'check_values', 'notebook_parameters', 'check_parameters', 'as_array',
-           'check_images', 'warn_of_range', 'check_labels', 'check_norm', 'check_eps', 'logits_of', 'check_device',
-           'check_model', 'check_output', 'check_logits', 'check_pixels', 'to_float']
+           'check_images', 'warn_of_range', 'check_labels', 'check_norm', 'warn_of_tiny', 'check_eps', 'logits_of',
+           'check_device', 'check_model', 'check_output', 'check_logits', 'check_pixels', 'to_float']
 
 # %% ../nbs/000a_checks.ipynb #1cfb7a5a
 import math
@@ -209,6 +209,13 @@ def check_norm(norm: str | float,  # "inf", "Linf", math.inf, "2", "L2" or 2
     if word in ("inf", "infinity", "infty", "∞"): return "inf"
     if word in ("2", "2.0"): return "2"
     raise unknown_name(name, norm, NORMS)
+
+
+def warn_of_tiny(values: Mapping,  # numbers by name; what is no float is left alone
+                 ) -> None:
+    "A warning for each number that is legal, but so small that it changes nothing."
+    for name, value in values.items():
+        if isinstance(value, float) and 0 < abs(value) < 1e-8: warnings.warn(f"{name} {value!r}: it is legal, but so small that it will change nothing", stacklevel=3)
 
 
 def check_eps(eps: float,  # radius in pixel units

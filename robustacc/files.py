@@ -11,9 +11,10 @@ import math
 import os
 import platform
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,9 @@ def atomic_write(path: str | Path,  # destination; missing parent folders are ma
 def check_writable(folder: str | Path,  # where files are to be written
                    ) -> Path:
     "The folder, made if missing; `OSError` if files can't be written there, asked before a long run rather than after it."
-    atomic_write(Path(folder) / ".writable", "")
-    (Path(folder) / ".writable").unlink(missing_ok=True)
+    tried = Path(folder) / ".writable"
+    atomic_write(tried, "").unlink(missing_ok=True)
+    clear_leftovers(tried, age=60)
     return Path(folder)
 
 # %% ../nbs/000b_files.ipynb #c6c4bd6c
@@ -79,11 +81,15 @@ class LockedError(OSError):
     "Another process is at work on the same file."
 
 
-def clear_leftovers(path: str | Path,  # of the file that would have been written
+def clear_leftovers(path: str | Path,  # a file that is written whole
+                    *,
+                    age: float = 0.,  # seconds: only such as have not been touched for so long; 0 for who holds the lock of `path`
                     ) -> None:
-    "Remove the temporary files that killed writers of `path` have left beside it; only for who holds its lock."
+    "Remove the temporary files that killed writers of `path` have left beside it."
     path = Path(path)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.????????{glob.escape(path.suffix)}"): left.unlink(missing_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????{glob.escape(path.suffix)}"):
+        with suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime >= age: left.unlink()
 
 
 def _locked(handle: int, path: Path) -> bool:
@@ -101,7 +107,10 @@ def lock(path: str | Path,  # what one process at a time may work on; the lock i
     file = Path(f"{path}.lock")
     file.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        try: handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        except OSError as error:
+            if not file.is_symlink(): raise
+            raise OSError(error.errno, f"{file} is a symbolic link: it must be a file of its own, so delete it") from error
         try:
             if _locked(handle, file): break
         except BlockingIOError as error:

@@ -209,6 +209,7 @@ def masking_report(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (
     "Look for traces of gradient masking. `ValueError` if no image is classified correctly, or the model has no gradient at all."
     limits = check_kind("limits", limits, Mapping, type(None)) or {}
     check_count("seed", seed, 0, 2**63 - 1), check_kind("radii", radii, list, tuple, type(None))
+    if radii is not None and not radii: raise ValueError("radii: there must be at least one")
     for name, a in (("attack", attack), ("black_box", black_box)):
         if isinstance(a, type) or not (callable(a) or (a is None and name == "black_box")): raise ValueError(f"{name} {a!r}: it must be an attack, such as PGD()")
     for name in limits:
@@ -220,7 +221,7 @@ def masking_report(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (
     with _undisturbed(model, seed):
         right = np.flatnonzero(correct(model, images, labels, **options))
         if not len(right): raise ValueError(f"none of the {len(labels)} images is classified correctly: there is nothing to attack")
-        radii = tuple(Threat(r, threat.norm).eps for r in radii) if radii else _default_radii(threat, tuple(images.shape[1:]))
+        radii = tuple(Threat(r, threat.norm).eps for r in radii) if radii is not None else _default_radii(threat, tuple(images.shape[1:]))
         x, y, _ = next(pixel_batches(images, labels, right[:batch_size], batch_size=batch_size, device=device))
         found = [*_state_findings(model, limits), *_output_findings(model, x, limits),
                  *_gradient_findings(model, x, y, threat, limits, loss=loss, seed=seed)]

@@ -32,7 +32,7 @@ VARIANTS = ("paper", "released")  # the printed equations, and what the publishe
 def _check_method(method) -> None:
     "`ValueError` if a setting of a method has no allowed value."
     check_choice("variant", method.variant, VARIANTS)
-    if method.dtype not in DTYPES: raise ValueError(f"dtype {method.dtype!r}: it must be None, torch.bfloat16 or torch.float16")
+    check_choice("dtype", method.dtype, DTYPES)
     if not isinstance(method.steps, numbers.Integral) or isinstance(method.steps, bool) or method.steps < 0:
         raise ValueError(f"steps {method.steps!r}: it must be an integer of at least 0")
     if not isinstance(method.step, numbers.Real) or not 0 < method.step < math.inf: raise ValueError(f"step {method.step!r}: it must be above 0, and finite")

@@ -21,7 +21,7 @@ from .evaluation import correct, evaluate_robustness, robust
 from .checkpoints import digest, piecewise, read_checkpoint
 from .files import check_writable, clear_leftovers, lock, results_folder
 from .arguments import check_kind
-from .checks import check_choice, check_values, to_float
+from .checks import check_choice, check_values, to_float, warn_of_tiny
 from .commands import Command, add_settings, given_settings, option
 from .data import DATASETS, Data, Split, load
 from .methods import make_method
@@ -35,8 +35,7 @@ from .statistics import wilson
 from .fitting import fit
 from .recipes import PRECISIONS, PROOF_PROFILES, RADIUS, Recipe, find_proof_recipe
 from .runs import run_name
-from .train import (Plan, check_whole, find_device, keep_freed_memory, save_outcomes,
-                             warn_of_tiny)
+from .train import Plan, check_whole, find_device, keep_freed_memory, save_outcomes
 from .training_state import DivergedError
 
 # %% ../nbs/08_proof_of_concept.ipynb #55adec31

@@ -155,6 +155,7 @@ class Tools:
             value = getattr(self, name)
             real = isinstance(value, numbers.Real) and not isinstance(value, bool)
             if value is not None and not (real and value < 3e38 and (0 < value < top or value == top == .5)): raise ValueError(f"{name} {value!r}: it must be None, or above 0 and {said}")
+            if value is not None: object.__setattr__(self, name, float(value))
 
     @property
     def on(self) -> dict:
