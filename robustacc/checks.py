@@ -180,6 +180,7 @@ def check_labels(labels: object,  # (n,) whole numbers: list, array, tensor or p
                  negative: bool = False,  # labels below 0 are allowed
                  ) -> np.ndarray:  # (n,) int64
     "Labels as int64; `ValueError` names type, shape or the label that is wrong."
+    if not isinstance(n, numbers.Integral): raise ValueError(f"n {n!r}: it must be a whole number")
     labels = as_array(labels, name=name)
     if labels.dtype.kind in "USO": raise ValueError(f"{name}: dtype {labels.dtype}: they must be integers; use numpy.unique({name}, return_inverse=True)[1]")
     if labels.shape != (n,):

@@ -29,8 +29,8 @@ def _mix(x: Tensor) -> Tensor:
 def _words(stream) -> Iterator[int | Tensor]:
     "The 32-bit words that stand for a stream: a number or a path of numbers, names and per-example numbers (n,)."
     for word in stream if isinstance(stream, tuple) else (stream,):
-        if not isinstance(word, str | numbers.Integral | Tensor): raise ValueError(f"stream {stream!r}: it must be a whole number, or a path of numbers, names and tensors")
-        yield (zlib.crc32(word.encode()) if isinstance(word, str) else word) & _MASK
+        if not isinstance(word, str | numbers.Integral | Tensor) or isinstance(word, Tensor) and (word.is_floating_point() or word.is_complex()): raise ValueError(f"stream {stream!r}: it must be a whole number, or a path of numbers, names and tensors")
+        yield (zlib.crc32(word.encode()) if isinstance(word, str) else word if isinstance(word, Tensor) else int(word)) & _MASK
 
 
 def counter_uniform(index: Tensor,  # (n,) the examples' indices in their data set, int64

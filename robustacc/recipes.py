@@ -60,7 +60,7 @@ class Recipe:
                   epochs: int,  # 1 or more
                   ) -> "Recipe":  # the same with so many epochs, its milestones moved in proportion
         "A recipe that takes longer, or shorter, in all its parts."
-        check_count("epochs", epochs, 1)
+        check_count("epochs", epochs, 1, 10**9)
         return replace(self, epochs=epochs, milestones=tuple(round(m * epochs / self.epochs) for m in self.milestones))
 
 # %% ../nbs/00ba_recipes.ipynb #b359eff7

@@ -233,7 +233,7 @@ def find_records(dataset: str,  # whose records
                  folders: Sequence[str | Path] = ("_runs", "results"),  # where to look; earlier ones hide later ones
                  ) -> list[dict]:  # records with their `file` below the folder and the `folder`, sorted by name
     "The records of a data set; a file that is broken is reported in a warning and left out."
-    check_kind("dataset", dataset, str), check_kind("kind", kind, str), check_kind("folders", folders, list, tuple)
+    check_path("dataset", check_kind("dataset", dataset, str)), check_kind("kind", kind, str), check_kind("folders", folders, list, tuple)
     found, dataset = {}, _name_of_data(dataset)
     for folder in map(results_folder, [check_path("folders", folder) for folder in reversed(folders)]):
         here = {}

@@ -10,7 +10,7 @@ import math
 import re
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
@@ -41,7 +41,7 @@ def _row_key(record: dict,  # of a training run
 def by_row(records: Iterable[dict],  # of training runs
            ) -> list[list[dict]]:  # in the paper's order, those of a row together
     "Records by row: runs whose settings differ in nothing but the seed are one."
-    records = list(check_kind("records", records, Iterable))
+    records = list(check_kind("records", records, list, tuple, Iterator))
     for record in records:
         if not isinstance(record, Mapping) or "settings" not in record: raise ValueError(f"records: {str(record)[:100]!r} among them: they must be records, as `find_records` gives them")
     return [list(same) for _, same in groupby(sorted(records, key=_row_key), key=lambda record: _row_key(record)[:-1])]
@@ -155,7 +155,7 @@ def _beside_table(number: int,  # of a table whose rows are runs: 2, 3, 4 or 9 t
                   ) -> list[dict]:  # whose, dataset, arch, row, seeds, COLUMNS, n, interval
     "The rows of a table as printed, each followed by our runs of it; percent, and Lipschitz as in Eq. (3)."
     attack, rows = table_attack(number), table(number)
-    if dataset is not None and dataset not in (offered := list(dict.fromkeys(r["dataset"] for r in rows))): raise unknown_name(f"dataset of Table {number}", dataset, offered)
+    if dataset is not None: check_choice(f"dataset of Table {number}", dataset, list(dict.fromkeys(r["dataset"] for r in rows)))
     rows = [r for r in rows if dataset in (None, r["dataset"])]
     found = {d: by_row(find_records(d, folders=folders)) for d in dict.fromkeys(r["dataset"] for r in rows)}
     shown = []
@@ -186,7 +186,7 @@ def _text(value: object) -> str:
 def _show(options: Namespace) -> dict:
     "The command: print our rows beside the paper's."
     if options.table is None and options.dataset is None: raise ValueError("--table NUMBER or --dataset NAME: one of them must be given")
-    if options.attack not in ROW_TABLES: raise unknown_name("attack", options.attack, list(ROW_TABLES))
+    check_choice("attack", options.attack, list(ROW_TABLES))
     folders = (check_path("runs", options.runs), check_path("results", options.results))
     if options.table is not None: rows = _beside_table(options.table, dataset=options.dataset, folders=folders)
     else: rows = results_table(find_records(options.dataset, folders=folders), attack=options.attack)

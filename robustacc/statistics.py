@@ -93,10 +93,10 @@ def prediction_interval(values: Sequence[float],  # one per seed, at least 2
                         level: float = .95,  # probability that a further run falls inside
                         ) -> tuple[float, float]:  # low, high
     "Where one further run of the same settings is expected."
-    values = _numbers("values", values)
-    if len(values) < 2: raise ValueError(f"{len(values)} values: a spread needs at least 2")
-    half = student(level, len(values) - 1) * float(np.std(values, ddof=1)) * math.sqrt(1 + 1 / len(values))
-    return float(np.mean(values)) - half, float(np.mean(values)) + half
+    v = _numbers("values", values)
+    if len(v) < 2: raise ValueError(f"{len(v)} values: a spread needs at least 2")
+    half = student(level, len(v) - 1) * float(np.std(v, ddof=1)) * math.sqrt(1 + 1 / len(v))
+    return float(np.mean(v)) - half, float(np.mean(v)) + half
 
 # %% ../nbs/000c_statistics.ipynb #404a2361
 @dataclass(frozen=True)
@@ -121,9 +121,9 @@ def paired_difference(first: Sequence[float],  # one value per seed
                       ) -> Difference:
     "What changes from the first to the second, seed by seed; `ValueError` for fewer than 2 pairs or unequal lengths."
     from scipy.stats import t
-    first, second = _numbers("first", first), _numbers("second", second)
-    if len(first) != len(second) or len(first) < 2: raise ValueError(f"{len(first)} and {len(second)} values: at least 2 pairs are needed")
-    change = np.subtract(second, first)
+    before, after = _numbers("first", first), _numbers("second", second)
+    if len(before) != len(after) or len(before) < 2: raise ValueError(f"{len(before)} and {len(after)} values: at least 2 pairs are needed")
+    change = after - before
     mean, error = float(change.mean()), float(change.std(ddof=1)) / math.sqrt(len(change))
     half = student(level, len(change) - 1) * error
     p = 2 * float(t.sf(abs(mean) / error, len(change) - 1)) if error > 0 else math.nan

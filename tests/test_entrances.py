@@ -304,7 +304,7 @@ def said_by_name(error: Exception, key: str, value) -> bool:
     return "unexpected keyword argument" in text or any(word and word in text for word in words)
 
 
-ALIASES = {"model": ("logits", "gradient", "classified"), "radii": ("eps",), "limits": ("limit", "check"), "net": ("linear, relu",), "queries": ("points", "images"), "reference": ("points", "images", "queries"), "fresh": ("points", "queries", "images"), "points": ("images", "queries"), "n": ("images",), "hits": ("n ",),
+ALIASES = {"dataset": ("data set",), "examples": ("no such file",), "model": ("logits", "gradient", "classified"), "radii": ("eps",), "limits": ("limit", "check"), "net": ("linear, relu",), "queries": ("points", "images"), "reference": ("points", "images", "queries"), "fresh": ("points", "queries", "images"), "points": ("images", "queries"), "n": ("images",), "hits": ("n ",),
            "weight": ("matrix",), "attack": ("returned", "attacks"), "images": ("shape", "queries", "labels"), "labels": ("images",), "query_labels": ("images",), "reference_labels": ("images",), "first": ("index", "values", "percent"), "second": ("values", "percent"), "records": ("record",), "path": ("file", "record"), "paths": ("runs", "record", "file"),
            "step": ("steps",), "k": ("pairs",), "eps": ("radius",), "index": ("int64",), "dtype": ("mode",), "start": ("restarts",), "restarts": ("start",), "folders": ("path",), "z": ("n ",), "data": ("dataset",), "datasets": ("data set",), "studies": ("study",), "name": ("method",), "share": ("validation",), "n_first": ("n ",), "n_second": ("n ",)}
 
