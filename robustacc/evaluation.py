@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .arguments import check_count
 from .attacks import PGD, Threat, check_threat
-from .checks import as_array, check_choice, check_device, check_images, check_labels, check_logits, check_model, check_pixels, to_float, unknown_name
+from .checks import as_array, check_choice, check_device, check_images, check_labels, check_logits, check_model, check_pixels, to_float, unknown_name, warn_of_range
 from .guard import check_repeatable, frozen
 
 # %% ../nbs/03_evaluation.ipynb #1a5f14fd
@@ -77,6 +77,7 @@ def check_inputs(model: Callable,  # images (n, ...) in [0, 1] -> logits (n, C)
     images = check_images(images, scan=False)
     labels = check_labels(labels, len(images)) if labelled else np.zeros(len(images), dtype=np.int64)
     check_count("first", first, 0, 2**62)
+    if images.dtype == np.uint8 and not isinstance(images, np.memmap): warn_of_range(images)
     check_model(model)
     if not stochastic: check_repeatable(model, next(pixel_batches(images, labels, np.arange(min(8, len(images))), device=device))[0])
     return images, labels

@@ -341,12 +341,12 @@ def pairs_within(images: np.ndarray,  # (n, ...) uint8 (fast and exact) or float
     check_choice("which", which, _WHICH)
     search = _search(images, labels, reference, reference_labels, which=which, p=p, memory=memory, threads=threads, device=device, progress=progress)
     radius = _radius(radius, search.queries, search.p)
-    if search.queries.dtype != np.uint8: warn_of_range(search.queries)
+    if not isinstance(search.queries, np.memmap): warn_of_range(search.queries)
     fast = search.device == "cpu" and _is_large(search)
     if fast and search.levels and COMPILED:
         level, first, second = pairs_by_filter(search, int(np.searchsorted(np.arange(256) / 255, radius, side="right")) - 1)
         return Pairs(first, second, level / 255)
-    find = _pairs_torch if device != "cpu" else _pairs_projected if fast and projects(search) else _pairs_brute
+    find = _pairs_torch if search.device != "cpu" else _pairs_projected if fast and projects(search) else _pairs_brute
     first, second, distance = find(search, radius)
     order = np.lexsort((second, first, distance))
     return Pairs(first[order], second[order], distance[order])
