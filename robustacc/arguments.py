@@ -10,6 +10,7 @@ import math
 import numbers
 import sys
 from pathlib import Path
+from typing import Any
 
 # %% ../nbs/000ab_arguments.ipynb #f20c5d12
 def check_count(name: str,  # what the number is called in the error
@@ -41,7 +42,7 @@ def check_number(name: str,  # what the number is called in the error
 def check_kind(name: str,  # what the object is called in the error
                value: object,  # what was given
                *kinds: type,  # the allowed classes
-               ) -> object:  # the same
+               ) -> Any:  # the same
     "An instance of one of some classes; `ValueError` names its class and the allowed ones."
     if isinstance(value, kinds): return value
     raise ValueError(f"{name} of type {type(value).__name__}: it must be of type {' or '.join(kind.__name__ for kind in kinds)}")

@@ -239,10 +239,9 @@ def _checked_once(model: Callable, labels: Tensor, index: Tensor) -> Callable:
 
 def _check_settings(attack) -> None:
     "`ValueError` if a setting of an attack has no allowed value."
-    for key, allowed in (("loss", _LOSSES), ("start", _STARTS), ("keep", _KEEPS), ("mode", MODES), ("variant", ("paper", "released"))):
+    for key, allowed in (("loss", _LOSSES), ("start", _STARTS), ("keep", _KEEPS), ("mode", MODES), ("variant", ("paper", "released")), ("dtype", DTYPES)):
         value = getattr(attack, key, None)
         if value is not None and not (key == "loss" and callable(value)): check_choice(key, value, list(allowed))
-    check_choice("dtype", attack.dtype, DTYPES)
     for key, least in _LEAST.items():
         value = getattr(attack, key, least)
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least: raise ValueError(f"{key} {value!r}: it must be an integer of at least {least}")
@@ -261,8 +260,7 @@ def _entered(images, labels, threat: Threat, index: Tensor | None, check: bool) 
     if check:
         checked = check_labels(labels, len(images))
         if not (isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.device == images.device): labels = torch.as_tensor(checked, device=images.device)
-    images, labels = ordinary(images.detach()), ordinary(labels)
-    index = torch.arange(len(images), device=images.device) if index is None else index
+    images, labels, index = ordinary(images.detach()), ordinary(labels), torch.arange(len(images), device=images.device) if index is None else index
     if check: check_pixels(images, index)
     return images, labels, index
 

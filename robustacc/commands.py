@@ -67,9 +67,6 @@ def given_settings(options: Namespace,  # of a parser with `add_settings`
     return {f.name: _parse_option(getattr(options, f.name), f.type) for f in fields(kind) if hasattr(options, f.name)}
 
 # %% ../nbs/000f_commands.ipynb #934b36cb
-_ANSWERED = (ValueError, OSError, ImportError, ArithmeticError, EOFError, MemoryError, RuntimeError)  # of the user, of the machine or of a library: no traceback
-
-
 @dataclass(frozen=True)
 class Command:
     "A command; called with arguments it is a program, which ends with status 0, 2 for an error of the user, or 130."
@@ -78,7 +75,7 @@ class Command:
     name: str  # how it is started, such as "python -m robustacc.train"
     description: str  # the first lines of its help
     examples: tuple[str, ...] = ()  # arguments that do something useful
-    errors: tuple[type[BaseException], ...] = ()  # said in one line, besides `_ANSWERED`
+    errors: tuple[type[BaseException], ...] = ()  # said in one line, besides those of values, files, imports, arithmetic, memory and libraries
     own_json: bool = False  # `add_options` has its own --json
 
     def prepare(self,
@@ -96,7 +93,7 @@ class Command:
                 ) -> None:
         "Do the work, and end the process unless it went well."
         for_programs = options.json in (True, "-")
-        errors: tuple[type[BaseException], ...] = (*_ANSWERED, *self.errors)
+        errors: tuple[type[BaseException], ...] = (ValueError, OSError, ImportError, ArithmeticError, EOFError, MemoryError, RuntimeError, *self.errors)
         try:
             with redirect_stdout(sys.stderr) if for_programs else nullcontext(): result = self.work(options)
             if for_programs: print(json.dumps(as_json(result), indent=1, allow_nan=False))

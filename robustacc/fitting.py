@@ -182,7 +182,7 @@ def _check_fit(model: nn.Module, data: Data, method: Method, recipe: Recipe, see
     for name, value, kind in (("model", model, nn.Module), ("data", data, Data), ("method", method, Method), ("recipe", recipe, Recipe)): check_kind(name, value, kind)
     check_count("seed", seed, 0, 2**63 - 1), check_number("every", every, 0), check_device(device)
 
-
+# %% ../nbs/04f_fitting.ipynb #1ee709b9
 def fit(model: nn.Module,  # trained in place
         data: Data,  # its `train` split is learned, its `test` split only watched
         method: Method,  # such as `TRADES(beta=6)`

@@ -181,7 +181,7 @@ def _smallest_cover(pairs: np.ndarray,  # (k, 2) positions 0 to n - 1
     k, n = len(pairs), len(far)
     rank = np.empty(n)
     rank[np.lexsort((-np.arange(n), far))] = np.arange(n)
-    touches = csr_array((np.ones(2 * k), (np.repeat(np.arange(k), 2), pairs.ravel())), shape=(k, n))
+    touches = csr_array((np.ones(2 * k), (np.repeat(np.arange(k, dtype=np.int32), 2), pairs.ravel().astype(np.int32))), shape=(k, n))
     found = milp(1 - rank / (n * (n + 1)), integrality=np.ones(n), bounds=Bounds(0, 1), constraints=LinearConstraint(touches, lb=1),
                  options={"mip_rel_gap": 0, "time_limit": 600})
     if found.status != 0: raise ValueError(f"{k:,} close pairs are too many for a smallest set of examples to drop; eps must be smaller")
