@@ -177,10 +177,10 @@ def _look_back(epoch: int,  # that has ended, counted from 1
     return entry
 
 # %% ../nbs/04f_fitting.ipynb #6166851d
-def _check_fit(model: nn.Module, data: Data, method: Method, recipe: Recipe, seed: int, device: str, every: float) -> None:
+def _check_fit(model: nn.Module, data: Data, method: Method, recipe: Recipe, seed: int, device: str) -> None:
     "`ValueError` for what is no network, data set, method or recipe, and for numbers out of range."
     for name, value, kind in (("model", model, nn.Module), ("data", data, Data), ("method", method, Method), ("recipe", recipe, Recipe)): check_kind(name, value, kind)
-    check_count("seed", seed, 0, 2**63 - 1), check_number("every", every, 0), check_device(device)
+    check_count("seed", seed, 0, 2**63 - 1), check_device(device)
 
 # %% ../nbs/04f_fitting.ipynb #1ee709b9
 def fit(model: nn.Module,  # trained in place
@@ -203,7 +203,7 @@ def fit(model: nn.Module,  # trained in place
         ) -> list[dict]:  # per epoch: loss, lr, train_acc, test_acc, with `best` val_acc and adv_val_acc (percent)
     "Train a network, or go on training it. `DivergedError`, `CheckpointError`, `LockedError` and `OSError` say what to do."
     from tqdm import tqdm
-    _check_fit(model, data, method, recipe, seed, device, every)
+    _check_fit(model, data, method, recipe, seed, device)
     tools = Tools(weight_decay=weight_decay, ema=ema)
     weight_decay, ema = tools.weight_decay, tools.ema
     group = find_group(device) if group is None else group

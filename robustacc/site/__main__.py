@@ -98,7 +98,7 @@ def build(root: str | Path,  # the checkout
           ) -> Path:  # the site's folder
     "Build the site; `ValueError` for an impossible place, `RuntimeError` where a step fails, and then the old site stays."
     root, chosen = Path(root).resolve(), choose_engine(engine)
-    for name, folder in zip(("runs", "results"), (runs, results)):
+    for name, folder in {"runs": str(runs), "results": str(results)}.items():
         try: (root / folder).stat()
         except FileNotFoundError: pass
         except (OSError, ValueError) as error: raise ValueError(f"{name} {str(folder)[:300]!r}: it must be a folder ({getattr(error, 'strerror', None) or error})") from error
