@@ -19,7 +19,7 @@ import numpy as np
 def _matrix(n: int, rows, columns, values):
     "A sparse (n, n) matrix; equal positions add up."
     from scipy.sparse import csr_array
-    return csr_array((values, (rows, columns)), (n, n))
+    return csr_array((values, (np.asarray(rows, np.int32), np.asarray(columns, np.int32))), (n, n))
 
 
 def _twins(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:

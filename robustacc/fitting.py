@@ -177,10 +177,11 @@ def _look_back(epoch: int,  # that has ended, counted from 1
     return entry
 
 # %% ../nbs/04f_fitting.ipynb #6166851d
-def _check_fit(model: nn.Module, data: Data, method: Method, recipe: Recipe, seed: int, device: str) -> None:
+def _check_fit(model: nn.Module, data: Data, method: Method, recipe: Recipe, seed: int, device: str, tools: Tools) -> Tools:
     "`ValueError` for what is no network, data set, method or recipe, and for numbers out of range."
     for name, value, kind in (("model", model, nn.Module), ("data", data, Data), ("method", method, Method), ("recipe", recipe, Recipe)): check_kind(name, value, kind)
     check_count("seed", seed, 0, 2**63 - 1), check_device(device)
+    return tools
 
 # %% ../nbs/04f_fitting.ipynb #1ee709b9
 def fit(model: nn.Module,  # trained in place
@@ -203,14 +204,11 @@ def fit(model: nn.Module,  # trained in place
         ) -> list[dict]:  # per epoch: loss, lr, train_acc, test_acc, with `best` val_acc and adv_val_acc (percent)
     "Train a network, or go on training it. `DivergedError`, `CheckpointError`, `LockedError` and `OSError` say what to do."
     from tqdm import tqdm
-    _check_fit(model, data, method, recipe, seed, device)
-    tools = Tools(weight_decay=weight_decay, ema=ema)
-    weight_decay, ema = tools.weight_decay, tools.ema
-    group = find_group(device) if group is None else group
+    tools, group = _check_fit(model, data, method, recipe, seed, device, Tools(weight_decay=weight_decay, ema=ema)), find_group(device) if group is None else group
     model.to(device := group.device or device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format)
     group.broadcast(model.state_dict().values())
     threat, average, n = Threat(data.eps if eps is None else eps), _averaging(model, ema) if ema else None, len(data.train)
-    training, net = Training(model, make_optimiser(model, recipe, weight_decay), average, best), average.module if average else model
+    training, net = Training(model, make_optimiser(model, recipe, tools.weight_decay), average, best), average.module if average else model
     replayed = Replayed(_whole_step(model, training.optimiser, method, recipe, threat, seed)) if replay and replayable(method, device, group) else None
     settings = {} if checkpoint is None else training_settings(model, data, method, recipe, best, eps=threat.eps, seed=seed, ema=ema, weight_decay=weight_decay)
     with (keeping(training, checkpoint, every, settings, group) as keep,

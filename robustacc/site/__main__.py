@@ -103,7 +103,7 @@ def build(root: str | Path,  # the checkout
         except FileNotFoundError: pass
         except (OSError, ValueError) as error: raise ValueError(f"{name} {str(folder)[:300]!r}: it must be a folder ({getattr(error, 'strerror', None) or error})") from error
     named_out, out, trees = out, (root / str(out).replace("\0", "")).resolve(), [root / runs, root / results]
-    kept = [(root / name).resolve() for name in ("nbs", "robustacc", "workflow", "tests", ".git", *trees)]
+    kept = [(root / name).resolve() for name in map(str, ("nbs", "robustacc", "workflow", "tests", ".git", *trees))]
     if "\0" in str(named_out) or root.is_relative_to(out) or any(out.is_relative_to(place) or place.is_relative_to(out) for place in kept) or out.exists() and not (out.is_dir() and ((out / "index.html").exists() or not any(out.iterdir()))):
         raise ValueError(f"out {str(named_out)!r}: it must be a new or empty folder or an older site, and not the checkout, a folder above it, or one of its sources")
     proc, records = _process(root), read_records(trees)
