@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import as_array, check_eps, check_labels, check_logits, check_norm, check_pixels, unknown_name
-from .guard import MODES, frozen, input_gradient, ordinary
+from .checks import as_array, check_choice, check_eps, check_labels, check_logits, check_norm, check_pixels
+from .guard import DTYPES, MODES, frozen, input_gradient, ordinary, warn_of_flat
 from .noise import NoiseKey, counter_normal, counter_uniform
 from .renames import renamed
 
@@ -173,6 +173,7 @@ def steepest_direction(values: Tensor,  # (n,) values to raise
     if key is None or recording: return direction
     rows = (dead if won is None else dead & ~won).nonzero().squeeze(1)
     if not len(rows): return direction
+    if dead.all(): warn_of_flat()
     signs = torch.where(key[rows].uniform(points.shape[1:]) < .5, -1, 1).to(direction.dtype)
     return direction.index_put((rows,), threat.direction(signs))
 
@@ -205,7 +206,7 @@ def ascend(objective: Callable,  # (n, ...) -> (n,) values to raise, or a pair: 
            key: NoiseKey | None = None,  # of random steps where the gradient is zero; None: no step there
            ) -> Tensor:  # (n, ...) the iterate, detached
     "Projected steepest ascent of a per-example objective."
-    if keep not in _KEEPS: raise unknown_name("keep", keep, _KEEPS)
+    check_choice("keep", keep, _KEEPS)
     if keep == "first": return _first_win(objective, images, start, threat, steps=steps, step_size=step_size, key=key)
     points, best = threat.project(start.detach(), images), None
     for step in range(steps + (keep == "best")):
@@ -238,9 +239,9 @@ def _checked_once(model: Callable, labels: Tensor, index: Tensor) -> Callable:
 
 def _check_settings(attack) -> None:
     "`ValueError` if a setting of an attack has no allowed value."
-    for key, allowed in (("loss", _LOSSES), ("start", _STARTS), ("keep", _KEEPS), ("mode", MODES), ("variant", ("paper", "released"))):
+    for key, allowed in (("loss", _LOSSES), ("start", _STARTS), ("keep", _KEEPS), ("mode", MODES), ("variant", ("paper", "released")), ("dtype", DTYPES)):
         value = getattr(attack, key, None)
-        if not (value is None or callable(value)) and value not in allowed: raise unknown_name(key, value, list(allowed))
+        if value is not None and not (key == "loss" and callable(value)): check_choice(key, value, list(allowed))
     for key, least in _LEAST.items():
         value = getattr(attack, key, least)
         if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < least: raise ValueError(f"{key} {value!r}: it must be an integer of at least {least}")
@@ -248,7 +249,7 @@ def _check_settings(attack) -> None:
     if not isinstance(step, numbers.Real) or not 0 < step < math.inf: raise ValueError(f"step {step!r}: it must be above 0, and finite")
     for key in ("momentum", "rho", "share"):
         value = getattr(attack, key, 1)
-        if not isinstance(value, numbers.Real) or not 0 < value <= 1: raise ValueError(f"{key} {value!r}: it must be above 0 and at most 1")
+        if isinstance(value, bool) and hasattr(attack, key) or not isinstance(value, numbers.Real) or not 0 < value <= 1: raise ValueError(f"{key} {value!r}: it must be above 0 and at most 1")
     if getattr(attack, "restarts", 1) > 1 and getattr(attack, "start", "") == "none":
         raise ValueError(f"restarts {attack.restarts} with start 'none': every restart would be the same")
 
@@ -259,8 +260,7 @@ def _entered(images, labels, threat: Threat, index: Tensor | None, check: bool) 
     if check:
         checked = check_labels(labels, len(images))
         if not (isinstance(labels, Tensor) and labels.dtype == torch.int64 and labels.device == images.device): labels = torch.as_tensor(checked, device=images.device)
-    images, labels = ordinary(images.detach()), ordinary(labels)
-    index = torch.arange(len(images), device=images.device) if index is None else index
+    images, labels, index = ordinary(images.detach()), ordinary(labels), torch.arange(len(images), device=images.device) if index is None else index
     if check: check_pixels(images, index)
     return images, labels, index
 
@@ -329,7 +329,7 @@ def start_point(images: Tensor,  # (n, ...)
                 stream: int | tuple = 0,  # which key
                 ) -> Tensor:  # (n, ...) first iterates, not yet projected into [0, 1]
     "Where an ascent starts."
-    if start not in _STARTS: raise unknown_name("start", start, _STARTS)
+    check_choice("start", start, _STARTS)
     if start == "none": return images
     shape, options = images.shape[1:], dict(seed=seed, stream=stream)
     if start == "gaussian": return images + .001 * counter_normal(index, shape, **options)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .checks import check_eps, check_images, check_labels, check_norm, warn_of_range
+from .checks import check_eps, check_images, check_labels, check_norm, warn_of_range, warn_of_tiny
 from .data import Split
 from .files import atomic_write
 from .search import Pairs, closest_pairs, nearest_other, pairs_within, widest_radius
@@ -86,6 +86,7 @@ def _named(entries: list[dict], files: Sequence[str] | None, classes: Sequence[s
 
 def _check_names(names: Sequence[str] | None, n: int, what: str) -> None:
     "`ValueError` if there are names, but not enough of them."
+    if names is not None and (not isinstance(names, list | tuple | np.ndarray) or np.ndim(names) != 1): raise ValueError(f"{what} {names!r}: it must be a list of names")
     if names is not None and len(names) < n: raise ValueError(f"{what}: {len(names)} names for {n}: there must be one for each")
 
 # %% ../nbs/01a_auditing.ipynb #3744e132
@@ -103,11 +104,14 @@ def audit(images: np.ndarray,  # (n, ...) uint8, bool or float: array, tensor, l
     labels = check_labels(labels, len(images), negative=True)
     _check_names(files, len(images), "files")
     if classes is not None: _check_names(classes, int(labels.max()) + 1, "classes"); check_labels(labels, len(images), classes=len(classes))
+    warn_of_tiny({"eps": eps})
     notes, low, high = _notes(images)
     eps = _radius(eps, images, p, low, high)
     found = nearest_other(images, labels, p=p, **options)
     limits = {name: value for name, value in options.items() if name in ("memory", "threads", "progress")}
-    close = pairs_within(images, labels, min(2 * eps, widest_radius(images, p)), p=p, **limits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)                        # the notes say it
+        close = pairs_within(images, labels, min(2 * eps, widest_radius(images, p)), p=p, **limits)
     pairs = closest_pairs(images, labels, k=k, p=p, neighbours=found)
     return _report(images, labels, {"eps": eps, "p": p, **statistics(found, eps)}, close, pairs, notes, files, classes)
 
@@ -202,6 +206,7 @@ def audit_command(options: Namespace,  # of the command line of `robustacc.separ
                   ) -> dict:  # the report
     "Audit one's own images and write the report."
     images, labels, files, classes = _own_set(options)
+    warn_of_tiny({"--eps": options.eps})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         report = audit(images, labels, eps=options.eps, p=options.p, k=options.pairs, files=files, classes=classes, **search)

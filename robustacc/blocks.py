@@ -7,6 +7,7 @@ __all__ = ['COMPILED', 'Search', 'rows', 'tiles', 'counted', 'check_fit', 'compi
 
 # %% ../nbs/00d_blocks.ipynb #932e79fe
 import math
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -101,7 +102,8 @@ def compiled(function: Callable,  # loops over arrays and numbers
     "Compile a kernel, and keep the result on disk where that is possible."
     if not COMPILED: return function
     from numba import njit
-    try: return njit(nogil=True, cache=True)(function)
+    kept = os.path.expanduser("~") != "~" or "NUMBA_CACHE_DIR" in os.environ    # without a home it would go to a folder called "~"
+    try: return njit(nogil=True, cache=kept)(function)
     except RuntimeError: return njit(nogil=True)(function)
 
 # %% ../nbs/00d_blocks.ipynb #2239270e

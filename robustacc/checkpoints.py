@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .arguments import check_path
 from .files import atomic_write
 from .files import as_json
 from .records import differences
@@ -59,6 +60,7 @@ def read_checkpoint(path: str | Path,  # of the file
                     ) -> tuple[dict[str, torch.Tensor], dict]:
     "Tensors (on the CPU) and meta of a checkpoint, whatever wrote it; `CheckpointError` if the file is damaged or something else."
     from safetensors import SafetensorError, safe_open
+    path = check_path("path", path)
     try:
         with safe_open(path, "pt") as file:
             header, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
@@ -73,7 +75,7 @@ def load_checkpoint(path: str | Path,  # where the checkpoint would be
                     settings: Mapping,  # the settings that are asked for
                     ) -> tuple[dict[str, torch.Tensor], dict] | None:  # tensors and meta; None if there is no file
     "A checkpoint of these settings; `CheckpointError` for one that is damaged, or of other settings, with what differs."
-    if not Path(path).exists(): return None
+    if not check_path("path", path).exists(): return None
     tensors, meta = read_checkpoint(path)
     changed = differences(meta["settings"], settings)
     more = f"; and {len(changed) - 5} more" if len(changed) > 5 else ""

@@ -19,7 +19,7 @@ import numpy as np
 def _matrix(n: int, rows, columns, values):
     "A sparse (n, n) matrix; equal positions add up."
     from scipy.sparse import csr_array
-    return csr_array((values, (rows, columns)), (n, n))
+    return csr_array((values, (np.asarray(rows, np.int32), np.asarray(columns, np.int32))), (n, n))
 
 
 def _twins(n: int, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -163,7 +163,7 @@ def packing_programme(weight: np.ndarray,  # (n,) weights
     from scipy.optimize import linprog
     from scipy.sparse import csr_array
     ends = np.cumsum([0, *map(len, sets)])
-    matrix = csr_array((np.ones(ends[-1]), np.concatenate([np.asarray(s) for s in sets]), ends), (len(sets), len(weight)))
+    matrix = csr_array((np.ones(ends[-1]), np.concatenate([np.asarray(s) for s in sets]).astype(np.int32), ends.astype(np.int32)), (len(sets), len(weight)))
     more = dict(integrality=1, options=dict(time_limit=seconds, mip_rel_gap=0)) if whole else dict(options=dict(time_limit=seconds))
     return linprog(-weight.astype(float), A_ub=matrix, b_ub=np.ones(len(sets)), bounds=(0, 1), method="highs", **more)
 

@@ -75,7 +75,7 @@ class Command:
     name: str  # how it is started, such as "python -m robustacc.train"
     description: str  # the first lines of its help
     examples: tuple[str, ...] = ()  # arguments that do something useful
-    errors: tuple[type[BaseException], ...] = ()  # of the user, besides ValueError, OSError and ImportError
+    errors: tuple[type[BaseException], ...] = ()  # said in one line, besides those of values, files, imports, arithmetic, memory and libraries
     own_json: bool = False  # `add_options` has its own --json
 
     def prepare(self,
@@ -93,7 +93,7 @@ class Command:
                 ) -> None:
         "Do the work, and end the process unless it went well."
         for_programs = options.json in (True, "-")
-        errors: tuple[type[BaseException], ...] = (ValueError, OSError, ImportError, *self.errors)
+        errors: tuple[type[BaseException], ...] = (ValueError, OSError, ImportError, ArithmeticError, EOFError, MemoryError, RuntimeError, *self.errors)
         try:
             with redirect_stdout(sys.stderr) if for_programs else nullcontext(): result = self.work(options)
             if for_programs: print(json.dumps(as_json(result), indent=1, allow_nan=False))

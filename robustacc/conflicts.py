@@ -15,8 +15,10 @@ from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
+from torch import Tensor
 
-from .checks import unknown_name
+from .arguments import check_count, check_kind, check_number
+from .checks import as_array, check_choice, check_images, check_labels, check_norm
 from .cliques import least_loss, maximal_cliques, neighbour_bits
 from .search import Pairs, pairs_within
 
@@ -27,6 +29,7 @@ _ATTACKERS = ("real", "8-bit")
 def _exact_radius(eps: float | str | Fraction,  # a radius in [0, 1] units: .031, 8/255, "8/255"
                   ) -> Fraction:  # exactly what was meant
     "The radius as a fraction, the simplest that gives the same float; `ValueError` if it is negative or not finite."
+    if isinstance(eps, Tensor) and eps.dim() == 0: eps = eps.detach().cpu().numpy()[()]
     try: value = Fraction(eps) if isinstance(eps, (str, Fraction)) else Fraction(float(eps))
     except (TypeError, ValueError, OverflowError, ZeroDivisionError): value = Fraction(-1)
     if value < 0: raise ValueError(f"eps {eps!r}: it must be a number of at least 0, such as .031 or '8/255'")
@@ -41,9 +44,8 @@ def _conflict_level(eps: float | str | Fraction,  # radius of the attacker in [0
                     p: float = math.inf,  # inf or 2
                     ) -> int:  # grey levels for inf; squared grey levels for 2
     "The largest distance at which two 8-bit images conflict: closed balls that touch do conflict."
-    value = _exact_radius(eps)
-    if attacker not in _ATTACKERS: raise unknown_name("attacker", attacker, _ATTACKERS)
-    if p not in (2, math.inf): raise unknown_name("norm p", p, ("inf", "2"))
+    value, p = _exact_radius(eps), float(check_norm(p, name="norm p"))
+    check_choice("attacker", attacker, _ATTACKERS)
     if attacker == "8-bit" and p == 2: raise ValueError("attacker '8-bit' with p 2: whether two balls share an 8-bit image is not decided by distance")
     if attacker == "8-bit": return 2 * math.floor(255 * value)
     return math.floor(510 * value) if p == math.inf else math.floor((510 * value)**2)
@@ -108,12 +110,10 @@ def _conflicting(pairs: Pairs,  # of the images, from `pairs_within`
 # %% ../nbs/02a_conflicts.ipynb #bde01c7a
 def _checked(images, labels, radii: Sequence, pairs: Pairs | None, reach: float | None, attacker: str, p: float) -> tuple[np.ndarray, np.ndarray]:
     "Images and labels as arrays, or an error that names what is wrong."
-    images, labels = np.asanyarray(images), np.asarray(labels)
+    images = check_images(images, pixels=False)
+    labels = check_labels(labels, len(images), negative=True)
     for eps in radii: _conflict_level(eps, attacker=attacker, p=p)
-    if labels.ndim != 1 or len(labels) != len(images) or labels.dtype.kind not in "iu":
-        raise ValueError(f"labels {labels.dtype} {labels.shape}: they must be whole numbers of shape ({len(images)},)")
     if len(np.unique(labels)) < 2: raise ValueError(f"labels {np.unique(labels).tolist()}: there must be at least two classes")
-    if images.dtype != np.uint8 and images.dtype.kind != "f": raise ValueError(f"images {images.dtype}: they must be uint8 or float")
     if (pairs is None) != (reach is None): raise ValueError(f"reach {reach!r}: it must be given with pairs, and only with them")
     if pairs is None: return images, labels
     if len(pairs) and not 0 <= min(pairs.first.min(), pairs.second.min()) <= max(pairs.first.max(), pairs.second.max()) < len(images):
@@ -188,8 +188,10 @@ def optimal_robust_loss(images: ArrayLike,  # (n, ...) uint8, or float in any un
                         **search,  # options of `pairs_within`
                         ) -> OptimalLoss | list[OptimalLoss]:  # a list if `eps` is one
     "The least robust 0-1 loss of any classifier on the sample; `ValueError` for a radius, labels or pairs that cannot be right."
-    single = isinstance(eps, (str, Fraction)) or np.ndim(eps) == 0
+    if isinstance(eps, Tensor): eps = eps.detach().cpu().numpy()[()]
+    single, p = isinstance(eps, (str, Fraction)) or np.ndim(eps) == 0, float(check_norm(p, name="norm p"))
     radii = [eps] if single else list(eps)
+    check_number("seconds", seconds, 0), check_kind("pairs", pairs, Pairs, type(None))
     images, labels = _checked(images, labels, radii, pairs, reach, attacker, p)
     if pairs is None:
         widest = max(map(_exact_radius, radii), default=Fraction(0))
@@ -265,6 +267,7 @@ def frontier(images: ArrayLike,  # (n, ...) uint8 or float
              seconds: float = 60.,  # as in `optimal_robust_loss`
              ) -> list[Tradeoff]:  # corners, from the most robust to the cleanest
     "How many examples a classifier can have right, and robustly right, at once; `RuntimeError` where a part stays unsettled."
+    check_number("seconds", seconds, 0), check_kind("pairs", pairs, Pairs, type(None))
     images, labels = _checked(images, labels, [eps], pairs, reach, attacker, math.inf)
     whole = images.dtype == np.uint8
     if pairs is None: pairs = pairs_within(images, labels, min(1., (_conflict_level(eps, attacker=attacker) + .5) / 255) if whole else float(2 * _exact_radius(eps)))
@@ -287,7 +290,8 @@ def population_loss(loss: OptimalLoss,  # on examples that were drawn independen
                     confidence: float = .95,  # of the bound, for one radius
                     ) -> float:  # a share, at least 0
     "A lower bound on the robust loss of every classifier on the distribution of the examples (Hoeffding)."
-    if not 0 < confidence < 1: raise ValueError(f"confidence {confidence!r}: it must be between 0 and 1")
+    check_kind("loss", loss, OptimalLoss)
+    if not 0 < check_number("confidence", confidence) < 1: raise ValueError(f"confidence {confidence!r}: it must be between 0 and 1")
     return max(0., float(loss.randomised_at_least / loss.n) - math.sqrt(-math.log(1 - confidence) / (2 * loss.n)))
 
 # %% ../nbs/02a_conflicts.ipynb #00f6a166
@@ -311,8 +315,12 @@ def label_agreement(pairs: Pairs,  # close pairs of *all* labels
                     seed: int = 0,  # of the resamples
                     ) -> _Agreement:
     "Label agreement of close pairs against a baseline that knows hubs; `ValueError` if there is no pair."
-    labels = np.unique(np.asarray(labels), return_inverse=True)[1]
-    keep = np.ones(len(pairs), bool) if among is None else among[pairs.first] & among[pairs.second]
+    check_kind("pairs", pairs, Pairs), check_count("draws", draws, 1, 10**7), check_count("seed", seed, 0)
+    labels = np.unique(check_labels(labels, len(as_array(labels, name="labels")), negative=True), return_inverse=True)[1]
+    if len(pairs) and max(pairs.first.max(), pairs.second.max()) >= len(labels): raise ValueError(f"labels: {len(labels)} of them, and pairs name positions beyond")
+    among = np.ones(len(labels), bool) if among is None else as_array(among, name="among")
+    if among.shape != labels.shape or among.dtype != bool: raise ValueError(f"among {among.dtype} {among.shape}: it must be bool, of shape {labels.shape}")
+    keep = among[pairs.first] & among[pairs.second]
     ends = np.concatenate([pairs.first[keep], pairs.second[keep]])
     if not len(ends): raise ValueError("no pairs: at least one close pair is needed")
     same = np.tile(labels[pairs.first[keep]] == labels[pairs.second[keep]], 2)

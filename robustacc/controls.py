@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .arguments import check_count, check_number
+from .checks import check_images, check_labels
 from .conflicts import OptimalLoss, Tradeoff, frontier, optimal_robust_loss, population_loss
 from .search import nearest_other, pairs_within
 from .statistics import upper_bound
@@ -43,8 +45,9 @@ def diagnose(points: ArrayLike,  # (n, ...) sample: uint8 images, or float
              seed: int = 0,  # of the shuffled labels
              ) -> Diagnostics:
     "All diagnostics of a sample at one radius; `ValueError` for a radius that is not above 0."
-    if not eps > 0: raise ValueError(f"eps {eps!r}: it must be above 0")
-    points, labels, fresh, fresh_labels = map(np.asarray, (points, labels, fresh, fresh_labels))
+    check_number("eps", eps, 0, above=True), check_count("seed", seed, 0)
+    points, fresh = (check_images(a, name=name, pixels=False) for a, name in ((points, "points"), (fresh, "fresh")))
+    labels, fresh_labels = check_labels(labels, len(points), negative=True), check_labels(fresh_labels, len(fresh), name="fresh_labels", negative=True)
     least = nearest_other(points, labels).distance.min()
     shuffled = nearest_other(points, np.random.default_rng(seed).permutation(labels)).distance.min()
     far = nearest_other(fresh, fresh_labels, points, labels).distance

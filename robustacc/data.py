@@ -25,7 +25,7 @@ import torch
 
 from .arguments import check_count, check_kind
 from .augmentation import Augment, Ragged, crop_and_flip, cut_out
-from .checks import as_array, check_eps, check_images, check_labels, to_float, unknown_name, warn_of_range
+from .checks import as_array, check_choice, check_device, check_eps, check_images, check_labels, to_float, unknown_name, warn_of_range
 from .downloads import data_root, fetch_files, read_verified, reuse_archives
 from .registry import Registry
 from .renames import renamed
@@ -344,13 +344,6 @@ def _batch(split: Split, index: np.ndarray, draws: torch.Tensor | None, augment:
     labels, index = (torch.from_numpy(part).to(device) for part in (split.labels[index], index))
     return _Batch(to_float(images, device=device), labels, index)
 
-# %% ../nbs/00_data.ipynb #63d375d0
-def _checked_device(device: str | torch.device) -> torch.device:
-    "A device that exists."
-    try: return torch.empty(0, device=check_kind("device", device, str, torch.device)).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {str(device)!r}: it must be one of this machine, such as 'cpu' ({str(error).splitlines()[0]})") from error
-
 # %% ../nbs/00_data.ipynb #495dfc63
 def batches(
     split: Split,  # what to go through, such as data.train
@@ -366,7 +359,7 @@ def batches(
     check_kind("split", split, Split), check_kind("augment", augment, Augment, type(None))
     for name, value, low in (("batch_size", batch_size, 1), ("epoch", epoch, 0), ("start", start, 0)): check_count(name, value, low)
     if seed is not None: check_count("seed", seed, 0)
-    device = _checked_device(device)
+    device = check_device(device)
     order, draws = (np.arange(len(split)), None) if seed is None else _draws(len(split), seed, epoch)
     return (_batch(split, order[at:at + batch_size], draws, augment, device) for at in range(start * batch_size, len(order), batch_size))
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .arguments import check_kind, check_number
-from .checks import as_array, check_labels, check_norm, unknown_name
+from .checks import as_array, check_choice, check_labels, check_norm
 
 # %% ../nbs/01b_distances.ipynb #d224b633
 def as_rows(points: ArrayLike,  # (n, ...) numbers of any type; bool stands for 0 and 255
@@ -114,7 +114,7 @@ def _radii(radius: ArrayLike, n: int) -> np.ndarray:
 
 def _check_move(x: np.ndarray, radius: np.ndarray, kind: str, p: float, towards, away) -> None:
     "`ValueError` for a kind of move, radius or target that does not fit the points."
-    if kind not in MOVES: raise unknown_name("kind", kind, MOVES)
+    check_choice("kind", kind, MOVES)
     if not (radius >= 0).all() or not np.isfinite(radius).all(): raise ValueError(f"radius {radius.min()}: it must not be negative, and must be finite")
     if x.dtype == np.uint8 and (p == 2 or (radius % 1).any()): raise ValueError("radius of uint8 points: it must be whole grey levels, in l-infinity")
     if kind in ("towards", "squeeze") and towards is None: raise ValueError(f"towards None: it must be given for kind {kind!r}")

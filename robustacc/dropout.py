@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 
+from .arguments import check_kind
+from .checks import check_choice
 from .ledger import Paired, metric
 from .paper import DROPOUT_TABLES, label_order, table
 from .recipes import DROPOUT_RATES, Tools
@@ -25,7 +27,7 @@ def _published_effects(dataset: str,  # "svhn" or "cifar10"; others are not in t
                        attack: str = "pgd",  # "pgd" (Table 4) or "mt" (Table 14)
                        ) -> dict[str, dict[str, float]]:  # method's label -> column -> with minus without; points, and Lipschitz
     "What dropout changes in the paper's own rows; empty for a data set that it does not print."
-    if attack not in DROPOUT_TABLES: raise ValueError(f"attack {attack!r}: the paper's attacks are {', '.join(DROPOUT_TABLES)}")
+    check_kind("dataset", dataset, str), check_choice("attack", attack, list(DROPOUT_TABLES))
     rows = {(row["method"], row["dropout"]): row for row in table(DROPOUT_TABLES[attack]) if row["dataset"] == dataset}
     return {method: {c: rows[method, True][c] - rows[method, False][c] for c in _PRINTED} for method, dropout in rows if dropout}
 

@@ -18,8 +18,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from .arguments import check_count
 from .attacks import PGD, Threat, check_threat
-from .checks import as_array, check_images, check_labels, check_logits, check_model, check_pixels, to_float, unknown_name
+from .checks import as_array, check_choice, check_device, check_images, check_labels, check_logits, check_model, check_pixels, to_float, unknown_name, warn_of_range
 from .guard import check_repeatable, frozen
 
 # %% ../nbs/03_evaluation.ipynb #1a5f14fd
@@ -64,16 +65,19 @@ def pixel_batches(images: np.ndarray,  # (n, ...) uint8, or floats in [0, 1], as
 
 def check_inputs(model: Callable,  # images (n, ...) in [0, 1] -> logits (n, C)
                  images: ArrayLike,  # (n, ...) uint8, bool, or floats in [0, 1]: list, array, tensor or pandas table
-                 labels: ArrayLike | None = None,  # (n,) integers in 0..C-1, likewise; None: the measure needs none
+                 labels: ArrayLike | None = None,  # (n,) integers in 0..C-1, likewise; None where they are not needed
                  *,
+                 labelled: bool = True,  # the measure needs labels
+                 first: int = 0,  # number of the first example
                  device: str = "cpu",  # where the model is
                  stochastic: bool = False,  # the model is meant to be random: its answers are not compared
                  ) -> tuple[np.ndarray, np.ndarray]:  # images and int64 labels; zeros if there are none
     "What a measure gets; `ValueError` for what is no model, no images or no labels, and for a model whose answers change."
-    try: torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error: raise ValueError(f"device {device!r}: it must be one that this machine has, such as 'cpu' ({str(error).splitlines()[0]})") from error
+    check_device(device)
     images = check_images(images, scan=False)
-    labels = np.zeros(len(images), dtype=np.int64) if labels is None else check_labels(labels, len(images))
+    labels = check_labels(labels, len(images)) if labelled else np.zeros(len(images), dtype=np.int64)
+    check_count("first", first, 0, 2**62)
+    if images.dtype == np.uint8 and not isinstance(images, np.memmap): warn_of_range(images)
     check_model(model)
     if not stochastic: check_repeatable(model, next(pixel_batches(images, labels, np.arange(min(8, len(images))), device=device))[0])
     return images, labels
@@ -130,7 +134,7 @@ class Robustness:
                  name: str,  # of the attack
                  ) -> np.ndarray:  # (n,) bool
         "Who is right as it is and was not broken by this attack; exact if it was run on all, otherwise an upper bound."
-        if name not in self.broken: raise unknown_name("attack", name, list(self.broken))
+        check_choice("attack", name, list(self.broken))
         return self.clean & ~self.broken[name]
 
     def summary(self) -> dict[str, float]:
@@ -143,7 +147,7 @@ class Robustness:
 def named_attacks(attacks: Callable | Iterable[Callable] | Mapping[str, Callable],  # one attack, a list of them, or a mapping
                   ) -> dict[str, Callable]:  # in the same order
     "Attacks by name, from one attack, a list of them or a mapping; a name that occurs again gets a number."
-    given = list(attacks.items()) if isinstance(attacks, Mapping) else [(None, a) for a in (attacks if isinstance(attacks, Iterable) and not callable(attacks) and not isinstance(attacks, str) else [attacks])]
+    given = list(attacks.items()) if isinstance(attacks, Mapping) else [(None, a) for a in (attacks if isinstance(attacks, list | tuple) else [attacks])]
     named: dict[str, Callable] = {}
     for wanted, attack in given:
         if isinstance(attack, type): raise ValueError(f"attack {attack.__name__}: it is a class and must be an instance: {attack.__name__}()")
@@ -182,7 +186,7 @@ def evaluate_robustness(model: Callable,  # images (n, c, h, w) in [0, 1] -> log
     from tqdm import tqdm
     named = named_attacks(attacks)
     check_threat(threat)
-    images, labels = check_inputs(model, images, labels, device=device, stochastic=stochastic)
+    images, labels = check_inputs(model, images, labels, first=first, device=device, stochastic=stochastic)
     asked, clean = slice(None) if among is None else _mask(among, len(labels)), np.zeros(len(labels), dtype=bool)
     if among is None or asked.any(): clean[asked] = correct(model, images[asked], labels[asked], batch_size=batch_size, device=device, stochastic=True)
     standing, attacked, broken = clean.copy(), {}, {}

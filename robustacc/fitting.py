@@ -16,15 +16,17 @@ import numpy as np
 import torch
 from torch import nn
 
+from .arguments import check_count, check_kind, check_number
 from .attacks import Threat
 from .augmentation import Augment
+from .checks import check_device
 from .data import Data, Split, batches
 from .evaluation import correct
 from .graphs import Replayed
 from .methods import Method
 from .noise import NoiseKey
 from .processes import ProcessGroup, find_group
-from .recipes import Recipe
+from .recipes import Recipe, Tools
 from .training_state import (EVERY, EarlyStopping, Training, keeping, make_optimiser,
                                       training_settings)
 
@@ -47,7 +49,9 @@ def hold_out(data: Data,  # the whole data set
              ) -> tuple[Data, Split | None]:  # what is left to learn, with the same test set; the validation split
     "Cut a validation split, stratified by class, from the training set; `ValueError` where it is too small for that."
     from sklearn.model_selection import train_test_split
+    check_kind("data", data, Data), check_count("seed", seed, 0, 2**32 - 1)
     if share is None: return data, None
+    if not 0 < check_number("share", share) < 1: raise ValueError(f"share {share!r}: it must be above 0 and below 1")
     labels, held = data.train.labels, round(share * len(data.train))
     least = int(np.bincount(labels)[np.unique(labels)].min())
     if least < 2 or not data.n_classes <= held <= len(labels) - data.n_classes:
@@ -173,6 +177,13 @@ def _look_back(epoch: int,  # that has ended, counted from 1
     return entry
 
 # %% ../nbs/04f_fitting.ipynb #6166851d
+def _check_fit(model: nn.Module, data: Data, method: Method, recipe: Recipe, seed: int, device: str, tools: Tools) -> Tools:
+    "`ValueError` for what is no network, data set, method or recipe, and for numbers out of range."
+    for name, value, kind in (("model", model, nn.Module), ("data", data, Data), ("method", method, Method), ("recipe", recipe, Recipe)): check_kind(name, value, kind)
+    check_count("seed", seed, 0, 2**63 - 1), check_device(device)
+    return tools
+
+# %% ../nbs/04f_fitting.ipynb #1ee709b9
 def fit(model: nn.Module,  # trained in place
         data: Data,  # its `train` split is learned, its `test` split only watched
         method: Method,  # such as `TRADES(beta=6)`
@@ -193,11 +204,11 @@ def fit(model: nn.Module,  # trained in place
         ) -> list[dict]:  # per epoch: loss, lr, train_acc, test_acc, with `best` val_acc and adv_val_acc (percent)
     "Train a network, or go on training it. `DivergedError`, `CheckpointError`, `LockedError` and `OSError` say what to do."
     from tqdm import tqdm
-    group = find_group(device) if group is None else group
+    tools, group = _check_fit(model, data, method, recipe, seed, device, Tools(weight_decay=weight_decay, ema=ema)), find_group(device) if group is None else group
     model.to(device := group.device or device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format)
     group.broadcast(model.state_dict().values())
     threat, average, n = Threat(data.eps if eps is None else eps), _averaging(model, ema) if ema else None, len(data.train)
-    training, net = Training(model, make_optimiser(model, recipe, weight_decay), average, best), average.module if average else model
+    training, net = Training(model, make_optimiser(model, recipe, tools.weight_decay), average, best), average.module if average else model
     replayed = Replayed(_whole_step(model, training.optimiser, method, recipe, threat, seed)) if replay and replayable(method, device, group) else None
     settings = {} if checkpoint is None else training_settings(model, data, method, recipe, best, eps=threat.eps, seed=seed, ema=ema, weight_decay=weight_decay)
     with (keeping(training, checkpoint, every, settings, group) as keep,

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .arguments import check_count, check_kind, check_number, check_path
 from .attacks import MultiTargeted, Threat
+from .checks import check_device
 from .evaluation import robust
 from .data import load
 from .lipschitz import LocalLipschitz, local_lipschitz
@@ -84,6 +86,7 @@ def _reproduced(printed: float,  # the published value
                 same_settings: bool,  # whether ours were made with the published settings
                 ) -> str:  # "reproduced", "not reproduced" or "other settings"
     "The verdict on a published single run."
+    check_number("printed", printed), check_kind("same_settings", same_settings, bool, np.bool_)
     if not same_settings: return "other settings"
     low, high = prediction_interval(values)
     return "reproduced" if low <= printed <= high else "not reproduced"
@@ -97,8 +100,8 @@ def _second_opinion(path: str | Path,  # a training record with its weights besi
                     notebook: str = "04a_ledger.ipynb",  # named in the record
                     ) -> dict:  # a record: accuracy under MT in percent and mean Lipschitz constant, in both variants
     "Measure a trained row as the paper defines it and as the published code did."
-    if examples < 1: raise ValueError(f"examples {examples!r}: it must be 1 or more")
-    path = Path(path)
+    check_count("examples", examples, 1), check_device(device)
+    path = check_path("path", path)
     row = read_record(path)
     settings = {**row["settings"], "examples": examples}
     to = path.parent / "ledger" / run_name(settings, "ledger").path.name

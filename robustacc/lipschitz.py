@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from .attacks import Threat, ascend, at_least_float32, check_threat, start_point
-from .checks import as_array, check_norm, unknown_name
+from .checks import as_array, check_choice, check_norm, check_output
 from .evaluation import channels_last, check_inputs, pixel_batches
 from .guard import frozen, ordinary, weight_types
 
@@ -40,14 +40,14 @@ def _lipschitz_ratio(logits: Tensor,  # (n, C) f(x)
 def _order(p: float | str, name: str) -> float:
     "A norm as a number of 1 or more: 2, \"L1\", \"inf\"."
     if isinstance(p, str): p = 1. if p.strip().casefold() in ("1", "l1") else float(check_norm(p, name=name))
-    if isinstance(p, bool) or not isinstance(p, numbers.Real) or not p >= 1: raise ValueError(f"{name} {p!r}: it must be 1 or more, or inf")
+    if isinstance(p, bool) or not isinstance(p, numbers.Real) or not (p >= 1 and (p == math.inf or p < 1e9)): raise ValueError(f"{name} {p!r}: it must be 1 or more, or inf")
     return float(p)
 
 # %% ../nbs/03a_lipschitz.ipynb #f8c45c0b
 def _check_search(search) -> None:
     "Settings of a `LocalLipschitz` with one spelling of each norm; `ValueError` for what is not allowed."
     for name, allowed in (("keep", ("best", "final")), ("variant", ("paper", "released")), ("normalise", ("none", "margin"))):
-        if getattr(search, name) not in allowed: raise unknown_name(name, getattr(search, name), allowed)
+        check_choice(name, getattr(search, name), allowed)
     object.__setattr__(search, "p", _order(search.p, "p"))
     object.__setattr__(search, "q", float(check_norm(search.q, name="q")))
     if not isinstance(search.steps, numbers.Integral) or isinstance(search.steps, bool) or search.steps < 0:
@@ -62,9 +62,9 @@ def _check_place(search, model: Callable, threat: Threat) -> None:
     if low := weight_types(model) & {torch.float16, torch.bfloat16}: raise ValueError(f"weights of {low.pop()}: they must be float32 or float64 here, call model.float()")
 
 
-def _ascend_ratio(search, ask: Callable, images: Tensor, start: Tensor, threat: Threat) -> Tensor:
+def _ascend_ratio(search, ask: Callable, images: Tensor, start: Tensor, threat: Threat, index: Tensor | None) -> Tensor:
     "The end (n, ...) of the search for images (n, ...), with a model that is frozen."
-    with torch.no_grad(): logits = ask(images)
+    with torch.no_grad(): logits = check_output(ask(images), len(images), index)
     if search.variant == "released":
         def downhill(x): return -_lipschitz_ratio(logits, ask(x), images, x, p=search.p, offset=1e-6)
         return ascend(downhill, images, start, threat, steps=search.steps, step_size=.003)
@@ -97,7 +97,7 @@ class LocalLipschitz:
         _check_place(self, model, threat)
         images = ordinary(images.detach())
         start = start_point(images, threat, start="gaussian", index=torch.arange(len(images), device=images.device) if index is None else index, seed=seed)
-        with torch.autocast(images.device.type, enabled=False), frozen(model) as ask: return _ascend_ratio(self, ask, images, start, threat)
+        with torch.autocast(images.device.type, enabled=False), frozen(model) as ask: return _ascend_ratio(self, ask, images, start, threat, index)
 
     def __call__(self,
                  model: Callable,  # images (n, ...) in [0, 1] -> logits (n, C)
@@ -109,7 +109,7 @@ class LocalLipschitz:
                  ) -> Tensor:  # (n,) in logits per pixel unit
         "Values of the quotient where the search ends."
         found = self.find(model, images, threat, index=index, seed=seed)
-        with torch.autocast(images.device.type, enabled=False), frozen(model) as ask, torch.no_grad(): logits, moved = ask(images), ask(found)
+        with torch.autocast(images.device.type, enabled=False), frozen(model) as ask, torch.no_grad(): logits, moved = (check_output(ask(x), len(images), index) for x in (images, found))
         values = _lipschitz_ratio(logits, moved, images, found, p=self.p, q=self.q, offset=1e-6 if self.variant == "released" else 0.)
         return values if self.normalise == "none" else 2 * values / top_two_margin(logits)
 
@@ -138,7 +138,7 @@ def local_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits 
     from tqdm import tqdm
     if not isinstance(search, LocalLipschitz): raise ValueError(f"search {search!r}: it must be a LocalLipschitz, such as LocalLipschitz()")
     threat = Threat(eps, search.q)
-    images, labels = check_inputs(model, images, device=device, stochastic=stochastic)
+    images, labels = check_inputs(model, images, labelled=False, first=first, device=device, stochastic=stochastic)
     n, values = len(images), np.zeros(len(images))
     with channels_last(model, device), tqdm(total=n, desc="Lipschitz", disable=not progress, leave=False) as bar:
         for x, _, i in pixel_batches(images, labels, np.arange(n), batch_size=batch_size, device=device):
@@ -154,9 +154,9 @@ def _coordinate_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> l
                           **options: object,  # eps and the other options of `local_lipschitz`
                           ) -> np.ndarray:  # (n, C) float64: L_i per example; its maximum over C is the L of Definition 1
     "The empirical Lipschitz constant of each logit, by a search of its own."
-    images, labels = check_inputs(model, images, device=device, stochastic=True)
+    images, labels = check_inputs(model, images, labelled=False, device=device, stochastic=True)
     with frozen(model) as ask:
-        with torch.no_grad(): classes = ask(next(pixel_batches(images[:1], labels[:1], np.arange(1), device=device))[0]).shape[1]
+        with torch.no_grad(): classes = check_output(ask(next(pixel_batches(images[:1], labels[:1], np.arange(1), device=device))[0]), 1).shape[1]
         def logit(i): return lambda x: ask(x)[:, i:i + 1]
         return np.stack([local_lipschitz(logit(i), images, device=device, **options) for i in range(classes)], 1)
 
@@ -173,8 +173,10 @@ def _operator_norm(weight: ArrayLike,  # (C, d) matrix
                    q: float = math.inf,  # norm of the inputs: inf or 2
                    ) -> float:  # ||W||_{q -> p}
     "max ||W d||_p over ||d||_q <= 1, exactly."
-    weight = as_array(weight, name="weight").astype(np.float64)
-    if weight.ndim != 2 or not np.isfinite(weight).all(): raise ValueError(f"weight of shape {weight.shape}: it must be a matrix of finite numbers")
+    weight = as_array(weight, name="weight")
+    if weight.dtype.kind not in "iuf": raise ValueError(f"weight of type {weight.dtype}: it must be a matrix of numbers")
+    weight = weight.astype(np.float64)
+    if weight.ndim != 2 or not weight.size or not np.isfinite(weight).all(): raise ValueError(f"weight of shape {weight.shape}: it must be a matrix of finite numbers")
     p, q = _order(p, "p"), float(check_norm(q, name="q"))
     if q not in (math.inf, 2) or p not in (1, math.inf, 2) or (p == 2 and q != 2):
         raise ValueError(f"p {p:g}, q {q:g}: allowed are p 1 or inf with q inf or 2, and p 2 with q 2")
@@ -247,7 +249,9 @@ def exact_lipschitz(net: nn.Sequential,  # Linear, ReLU, ..., Linear; tiny
     from scipy.optimize import linprog
     eps, p = Threat(eps).eps, _order(p, "p")
     if p not in (1, math.inf): raise ValueError(f"p {p!r}: it must be 1 or inf")
-    x, layers = as_array(image, name="image").astype(np.float64).ravel(), _layers(net)
+    x, layers = as_array(image, name="image"), _layers(net)
+    if x.dtype.kind not in "iuf" or not x.size: raise ValueError(f"image of type {x.dtype} and shape {x.shape}: it must be numbers in [0, 1]")
+    x = x.astype(np.float64).ravel()
     if x.shape != (layers[0][0].shape[1],) or not (np.isfinite(x) & (x >= 0) & (x <= 1)).all():
         raise ValueError(f"image of shape {x.shape}, from {x.min():g} to {x.max():g}: it must be ({layers[0][0].shape[1]},) and in [0, 1]")
     low, high = np.maximum(-eps, -x), np.minimum(eps, 1 - x)

@@ -8,6 +8,8 @@ __all__ = ['MaskingReport', 'masking_report']
 # %% ../nbs/03c_masking.ipynb #51578616
 import html
 import math
+import numbers
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +19,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
+from .arguments import check_count, check_kind
 from .attacks import PGD, Threat, ascend, check_threat, cross_entropy, start_point
-from .checks import unknown_name
+from .checks import check_choice
 from .evaluation import check_inputs, correct, pixel_batches, robust
 from .guard import find_modules, frozen, input_gradient, mode_dependent
 from .lipschitz import top_two_margin
@@ -80,7 +83,7 @@ class MaskingReport:
                     ) -> _Finding:
         "The outcome of one check."
         found = {f.name: f for f in self.findings}
-        if name not in found: raise unknown_name("check", name, list(found))
+        check_choice("check", name, list(found))
         return found[name]
 
     @classmethod
@@ -115,7 +118,8 @@ def _undisturbed(model: Callable,  # any map from images to logits
     modules = find_modules(model)
     kept = [(b, b.clone()) for m in modules for b in m.buffers(recurse=False) if not b.is_inference()]
     gpus = sorted({p.device.index for m in modules for p in m.parameters(recurse=False) if p.is_cuda})
-    with torch.random.fork_rng(devices=gpus):
+    with torch.random.fork_rng(devices=gpus), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the gradient is zero")        # a finding says it
         torch.manual_seed(seed)
         try: yield
         finally:
@@ -203,10 +207,14 @@ def masking_report(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (
                    progress: bool = False,  # show bars
                    ) -> MaskingReport:  # findings, radii and accuracies; shows itself as a table
     "Look for traces of gradient masking. `ValueError` if no image is classified correctly, or the model has no gradient at all."
-    limits = limits or {}
+    limits = check_kind("limits", limits, Mapping, type(None)) or {}
+    check_count("seed", seed, 0, 2**63 - 1), check_kind("radii", radii, list, tuple, type(None))
+    if radii is not None and not radii: raise ValueError("radii: there must be at least one")
+    for name, a in (("attack", attack), ("black_box", black_box)):
+        if isinstance(a, type) or not (callable(a) or (a is None and name == "black_box")): raise ValueError(f"{name} {a!r}: it must be an attack, such as PGD()")
     for name in limits:
-        if name not in _CHECKS: raise unknown_name("check", name, list(_CHECKS))
-        if not limits[name] >= 0: raise ValueError(f"limit {limits[name]!r} of {name!r}: it must be 0 or more")
+        check_choice("check", name, list(_CHECKS))
+        if not isinstance(limits[name], numbers.Real) or not limits[name] >= 0: raise ValueError(f"limit {limits[name]!r} of {name!r}: it must be 0 or more")
     check_threat(threat)
     images, labels = check_inputs(model, images, labels, device=device, stochastic=True)
     options = dict(batch_size=batch_size, device=device, stochastic=True)
@@ -219,6 +227,6 @@ def masking_report(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (
                  *_gradient_findings(model, x, y, threat, limits, loss=loss, seed=seed)]
         if black_box is None and threat.norm == "inf": black_box = Square(queries=500)
         withstood = {name: [robust(model, images, labels, a, Threat(r, threat.norm), seed=seed, progress=progress, **options) for r in radii]
-                     for name, a in (("white", attack), ("black", black_box)) if a}
+                     for name, a in (("white", attack), ("black", black_box)) if a is not None}
     white, black = (tuple(float(mask.mean()) for mask in withstood.get(name, ())) for name in ("white", "black"))
     return MaskingReport((*found, *_radius_findings(withstood, limits)), radii, white, black)

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attacks import PGD, Threat, ascend, at_least_float32, check_threat, cross_entropy, divergence, per_example, start_point
-from .checks import unknown_name
-from .guard import frozen, input_gradient, ordinary
+from .arguments import check_number
+from .checks import check_choice
+from .guard import DTYPES, frozen, input_gradient, ordinary
 from .noise import NoiseKey
 from .paper import method_label
 from .registry import Registry
@@ -30,16 +31,17 @@ VARIANTS = ("paper", "released")  # the printed equations, and what the publishe
 
 def _check_method(method) -> None:
     "`ValueError` if a setting of a method has no allowed value."
-    if method.variant not in VARIANTS: raise unknown_name("variant", method.variant, VARIANTS)
+    check_choice("variant", method.variant, VARIANTS)
+    check_choice("dtype", method.dtype, DTYPES)
     if not isinstance(method.steps, numbers.Integral) or isinstance(method.steps, bool) or method.steps < 0:
         raise ValueError(f"steps {method.steps!r}: it must be an integer of at least 0")
     if not isinstance(method.step, numbers.Real) or not 0 < method.step < math.inf: raise ValueError(f"step {method.step!r}: it must be above 0, and finite")
     smooth = method.label_smoothing
-    if smooth is not None and not 0 < smooth < 1: raise ValueError(f"label_smoothing {smooth!r}: it must be None, or above 0 and below 1")
+    if smooth is not None and (isinstance(smooth, bool) or not isinstance(smooth, numbers.Real) or not 0 < smooth < 1): raise ValueError(f"label_smoothing {smooth!r}: it must be None, or above 0 and below 1")
     if smooth is not None and not method.smoothable:
         raise ValueError(f"label_smoothing {smooth!r}: {method.title} regularises the loss itself, and is defined for hard labels only; "
                          "these have it: natural, at, rst, trades")
-    for name in ("beta", "lam", "mu"):
+    for name in ("beta", "lam", "mu", "h"):
         value = getattr(method, name, 0)
         if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= 1e9:
             raise ValueError(f"{name} {value!r}: it must be 0 or more, and finite: at most 1e9")
@@ -177,7 +179,7 @@ class GR(Method):
     def __post_init__(self):
         super().__post_init__()
         if self.finite_difference is None: return
-        if not self.finite_difference > 0: raise ValueError(f"finite_difference {self.finite_difference!r}: it must be None or above 0")
+        check_number("finite_difference", self.finite_difference, 0, above=True)
         if self.variant == "released": raise ValueError(f"finite_difference {self.finite_difference!r}: the released variant has its own length, h")
 
     def loss(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:

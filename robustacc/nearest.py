@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .checks import check_images, check_labels
+
 # %% ../nbs/02bb_nearest.ipynb #cc981b39
 def _squared(x: np.ndarray, points: np.ndarray) -> np.ndarray:
     "(n, m) squared distances in float64, whole numbers for whole numbers; the points are converted a few at a time."
@@ -50,7 +52,10 @@ def nearest_certificates(queries: ArrayLike,  # (n, ...) uint8 images (radii in 
                          reference_labels: ArrayLike,  # (m,) whole numbers, at least two classes
                          ) -> NearestCertificates:
     "Predictions and certified radii of the Euclidean 1-nearest-neighbour; `ValueError` for a single class."
-    queries, reference, owner = np.asarray(queries), np.asarray(reference), np.asarray(reference_labels)
+    queries, reference = check_images(queries, name="queries", pixels=False), check_images(reference, name="reference", pixels=False)
+    owner = check_labels(reference_labels, len(reference), name="reference_labels", negative=True)
+    kinds = [f"{'uint8' if a.dtype == np.uint8 else 'float'} {a.shape[1:]}" for a in (queries, reference)]
+    if kinds[0] != kinds[1]: raise ValueError(f"queries are {kinds[0]}: they must be like the reference, {kinds[1]}")
     if len(np.unique(owner)) < 2: raise ValueError(f"labels {np.unique(owner).tolist()}: there must be at least two classes")
     unit, points = 255. if queries.dtype == np.uint8 else 1., reference.reshape(len(reference), -1)
     found = []

@@ -29,7 +29,8 @@ def _mix(x: Tensor) -> Tensor:
 def _words(stream) -> Iterator[int | Tensor]:
     "The 32-bit words that stand for a stream: a number or a path of numbers, names and per-example numbers (n,)."
     for word in stream if isinstance(stream, tuple) else (stream,):
-        yield (zlib.crc32(word.encode()) if isinstance(word, str) else word) & _MASK
+        if not isinstance(word, str | numbers.Integral | Tensor) or isinstance(word, Tensor) and (word.is_floating_point() or word.is_complex()): raise ValueError(f"stream {stream!r}: it must be a whole number, or a path of numbers, names and tensors")
+        yield (zlib.crc32(word.encode()) if isinstance(word, str) else word if isinstance(word, Tensor) else int(word)) & _MASK
 
 
 def counter_uniform(index: Tensor,  # (n,) the examples' indices in their data set, int64
@@ -41,6 +42,8 @@ def counter_uniform(index: Tensor,  # (n,) the examples' indices in their data s
     "Uniform numbers that depend on nothing but seed, stream, example and position; `ValueError` for a seed that is no whole number of 64 bits."
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not -2**63 <= seed < 2**64:
         raise ValueError(f"seed {seed!r}: it must be a whole number of at most 64 bits")
+    if not isinstance(index, Tensor) or index.dtype != torch.int64 or index.dim() != 1: raise ValueError(f"index {index!r}: it must be a tensor of int64 (n,)")
+    if not isinstance(shape, tuple | list) or not all(isinstance(side, int) and side >= 0 for side in shape): raise ValueError(f"shape {shape!r}: it must be a tuple of whole numbers")
     def key(salt):
         state = 0
         for word in (seed & _MASK, seed >> 32 & _MASK, *_words(stream), salt): state = _mix(state + word + 0x9E3779B9 & _MASK)
@@ -57,6 +60,7 @@ def counter_normal(index: Tensor,  # (n,) the examples' indices in their data se
                    stream: int | tuple = 0,  # which draw
                    ) -> Tensor:  # (n, *shape) float32, standard normal
     "Normal numbers that depend on nothing but seed, stream, example and position."
+    if not isinstance(stream, tuple | Tensor | numbers.Integral): raise ValueError(f"stream {stream!r}: it must be a whole number, or a path of numbers, names and tensors")
     first = (*stream, "radius") if isinstance(stream, tuple) else 2 * stream + (1 << 20)
     second = (*stream, "angle") if isinstance(stream, tuple) else 2 * stream + 1 + (1 << 20)
     u, v = (counter_uniform(index, shape, seed=seed, stream=s) for s in (first, second))

@@ -11,7 +11,7 @@ import csv
 from importlib.resources import files
 
 from .arguments import check_kind, check_number
-from .checks import unknown_name
+from .checks import check_choice
 from .renames import renamed
 
 # %% ../nbs/00b_paper.ipynb #09b692a0
@@ -76,7 +76,7 @@ def published_row(dataset: str,  # "mnist", "svhn", "cifar10", "resimagenet"
                   ) -> dict | None:  # the printed row (values in percent) with its table number under "table", or None
     "The paper's row for a run; accuracies in percent, Lipschitz as in Eq. (3). `ValueError` for an attack that the paper does not have."
     check_kind("dropout", dropout, bool)
-    if not isinstance(attack, str) or attack not in ROW_TABLES: raise unknown_name("attack", attack, list(ROW_TABLES))
+    check_choice("attack", attack, list(ROW_TABLES))
     numbers = () if dropout else ROW_TABLES[attack]
     for number in (*numbers, DROPOUT_TABLES[attack]):
         for row in table(number):

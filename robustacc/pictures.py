@@ -55,7 +55,7 @@ def _stored(path: Path, stream) -> _Stored:
         picture.verify()
         stream.seek(0)
         picture = Image.open(stream, formats=_FORMATS)
-    bits = str(picture.tile[0].args) if picture.tile else ""
+    bits = str(picture.tile[0][3]) if picture.tile else ""
     try: orientation = picture.getexif().get(0x0112, 1)
     except Exception: orientation = notes.append("EXIF data that can't be read were ignored") or 1
     if getattr(picture, "is_animated", False): notes.append("the first of several frames")

@@ -20,7 +20,8 @@ from .attacks import PGD, MultiTargeted, Threat
 from .evaluation import correct, evaluate_robustness, robust
 from .checkpoints import digest, piecewise, read_checkpoint
 from .files import check_writable, clear_leftovers, lock, results_folder
-from .checks import check_values, to_float, unknown_name
+from .arguments import check_kind
+from .checks import check_choice, check_values, to_float, warn_of_tiny
 from .commands import Command, add_settings, given_settings, option
 from .data import DATASETS, Data, Split, load
 from .methods import make_method
@@ -34,8 +35,7 @@ from .statistics import wilson
 from .fitting import fit
 from .recipes import PRECISIONS, PROOF_PROFILES, RADIUS, Recipe, find_proof_recipe
 from .runs import run_name
-from .train import (Plan, check_whole, find_device, keep_freed_memory, save_outcomes,
-                             warn_of_tiny)
+from .train import Plan, check_whole, find_device, keep_freed_memory, save_outcomes
 from .training_state import DivergedError
 
 # %% ../nbs/08_proof_of_concept.ipynb #55adec31
@@ -47,7 +47,7 @@ def relabelled(data: Data,  # the data set
                seed: int = 0,  # of the random labels
                ) -> Data:  # the same images; training labels unchanged
     "The data set with the labels that its test images are to be learned with."
-    if test_labels not in _TEST_LABELS: raise unknown_name("test_labels", test_labels, _TEST_LABELS)
+    check_kind("data", data, Data), check_choice("test_labels", test_labels, _TEST_LABELS)
     if test_labels == "true": return data
     return replace(data, test=replace(data.test, labels=random_labels(data, "random", seed)[1].astype(np.int64)))
 
@@ -120,7 +120,7 @@ def plan(settings: Settings = Settings(),  # what to run
     arch, dropout, recipe = find_proof_recipe(profile, s.dataset, s.test_labels)
     for name, least, most in (("epochs", 1, 10**6), ("restarts", 1, 10**6), ("seed", 0, 2**32 - 1)): check_whole(name, getattr(s, name), least, most)
     warn_of_tiny(asdict(s))
-    recipe = replace(recipe if s.epochs is None else recipe.stretched(s.epochs), precision=s.precision or recipe.precision)
+    recipe = replace(recipe if s.epochs is None else recipe.stretched(s.epochs), precision=recipe.precision if s.precision is None else s.precision)
     method = make_method("rst", lam=s.lam, dtype=recipe.dtype)
     eps = Threat(RADIUS[s.dataset] if s.eps is None else s.eps).eps
     p = Proof(s.dataset, arch, method, dropout, eps, profile, recipe, s.seed, find_device(s.device), Path(), test_labels=s.test_labels, restarts=s.restarts)

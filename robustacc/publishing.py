@@ -11,6 +11,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from .arguments import check_kind, check_path
 from .checks import unknown_name
 from .commands import Command
 from .files import atomic_write, results_folder
@@ -21,6 +22,7 @@ from .records import published_name, read_record
 def _clean_page(path: Path,  # an executed notebook
                 ) -> str:  # its JSON without times, machine paths and progress bars
     "An executed notebook as it is published; `ValueError` for a run that failed, or a file that is no notebook."
+    path = check_path("path", path)
     try: page = json.loads(path.read_text())
     except ValueError as error: raise ValueError(f"{path} is not a notebook: {error}") from error
     if not isinstance(page, dict) or not isinstance(page.get("cells"), list): raise ValueError(f"{path} is not a notebook: it has no cells")
@@ -61,8 +63,9 @@ def publish(paths: Sequence[str | Path],  # records of finished runs, and execut
             allow_unknown_source: bool = False,  # and those that know no commit
             ) -> list[Path]:  # the published files
     "Copy records from `runs` to `results` byte for byte, and executed pages cleaned; `ValueError` for one that must not be published."
-    runs, results, jobs = results_folder(runs).resolve(), results_folder(results).resolve(), []
-    for path in (results_folder(path).resolve() for path in paths):
+    runs, results = (results_folder(check_path(name, folder)).resolve() for name, folder in (("runs", runs), ("results", results)))
+    jobs = []
+    for path in (results_folder(check_path("paths", path)).resolve() for path in check_kind("paths", paths, list, tuple)):
         if path.suffix != ".ipynb":
             record = read_record(path)
             _check_source(path, record["source"], allow_dirty, allow_unknown_source)

@@ -8,10 +8,12 @@ __all__ = ['PRECISIONS', 'PROFILES', 'PROOF_PROFILES', 'RADIUS', 'PRINTED_DROPOU
 
 # %% ../nbs/00ba_recipes.ipynb #b4b0382b
 import math
+import numbers
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from .checks import unknown_name
+from .arguments import check_count, check_kind, check_number
+from .checks import check_choice, unknown_name
 
 # %% ../nbs/00ba_recipes.ipynb #64dd8c56
 PRECISIONS = ("float32", "bfloat16")  # of the network inside training attacks
@@ -35,7 +37,12 @@ class Recipe:
     channels_last: bool = False  # memory layout of images and convolutions
 
     def __post_init__(self):
-        if self.precision not in PRECISIONS: raise unknown_name("precision", self.precision, PRECISIONS)
+        check_choice("precision", self.precision, PRECISIONS), check_choice("optimiser", self.optimiser, ("sgd", "adam")), check_choice("reduction", self.reduction, ("sum", "mean"))
+        check_count("epochs", self.epochs, 0), check_count("batch_size", self.batch_size, 1)
+        check_number("lr", self.lr, 0), check_number("momentum", self.momentum, 0, 1)
+        for name in ("train", "test", "pgd_train", "mt"):
+            if getattr(self, name) is not None: check_count(name, getattr(self, name), 1)
+        for milestone in check_kind("milestones", self.milestones, tuple, list): check_count("milestones", milestone, 0)
 
     @property
     def dtype(self) -> Any:  # a torch.dtype, or None for float32
@@ -53,6 +60,7 @@ class Recipe:
                   epochs: int,  # 1 or more
                   ) -> "Recipe":  # the same with so many epochs, its milestones moved in proportion
         "A recipe that takes longer, or shorter, in all its parts."
+        check_count("epochs", epochs, 1, 10**9)
         return replace(self, epochs=epochs, milestones=tuple(round(m * epochs / self.epochs) for m in self.milestones))
 
 # %% ../nbs/00ba_recipes.ipynb #b359eff7
@@ -78,9 +86,10 @@ def find_recipe(profile: str,  # a key of `PROFILES`
                 own: bool = False,  # a data set of the user's, which the profile treats like CIFAR-10, or like the first that it has
                 ) -> tuple[tuple[str, ...], Recipe]:  # the networks, the first by default; the recipe
     "The networks and the recipe of a profile for a data set; `ValueError` names what there is."
-    if profile not in PROFILES: raise unknown_name("profile", profile, list(PROFILES))
+    check_kind("method", method, str)
+    check_choice("profile", profile, list(PROFILES))
     if own: dataset = "cifar10" if "cifar10" in PROFILES[profile] else next(iter(PROFILES[profile]))
-    if dataset not in PROFILES[profile]: raise unknown_name(f"data set in profile {profile!r}", dataset, list(PROFILES[profile]))
+    check_choice(f"data set in profile {profile!r}", dataset, list(PROFILES[profile]))
     archs, recipe = PROFILES[profile][dataset]
     if profile == "paper": recipe = replace(recipe, lr=_PAPER_LR.get(dataset, {}).get(method.lower(), recipe.lr))
     return archs, recipe
@@ -100,8 +109,9 @@ def find_proof_recipe(profile: str,  # a key of `PROOF_PROFILES`
                       test_labels: str,  # "true" or "random": the labels of the test images in training
                       ) -> tuple[str, float | None, Recipe]:  # network, dropout rate (None: as published), recipe
     "What the proof of concept trains, and how long; `ValueError` names what there is."
-    if profile not in PROOF_PROFILES: raise unknown_name("profile", profile, list(PROOF_PROFILES))
-    if dataset not in PROOF_PROFILES[profile]: raise unknown_name(f"data set in profile {profile!r}", dataset, list(PROOF_PROFILES[profile]))
+    check_choice("test_labels", test_labels, list(_PATIENCE))
+    check_choice("profile", profile, list(PROOF_PROFILES))
+    check_choice(f"data set in profile {profile!r}", dataset, list(PROOF_PROFILES[profile]))
     arch, dropout, recipe = PROOF_PROFILES[profile][dataset]
     return arch, dropout, recipe.stretched(recipe.epochs * _PATIENCE[test_labels])
 
@@ -114,6 +124,7 @@ def default_strengths(method: str,  # name of the method, such as "llr"
                       dataset: str,  # Restricted ImageNet has its own for LLR
                       ) -> dict[str, float]:  # by name; only what the label of a row does not print
     "The strengths of a method that stand for the paper's, where a row's label does not say them."
+    check_kind("method", method, str), check_kind("dataset", dataset, str)
     return {"lam": 3., "mu": 6.} if (method.lower(), dataset) == ("llr", "resimagenet") else dict(_STRENGTHS.get(method.lower(), {}))
 
 # %% ../nbs/00ba_recipes.ipynb #1a32a4ab
@@ -125,7 +136,8 @@ def find_dropout(dropout: float | None,  # None: as published; 0: all off; p: ev
                  arch: str,  # name of the network
                  ) -> float | None:  # None where the network has this rate in all its layers anyway
     "A dropout rate as a departure from the published network; `ValueError` unless it is None, or at least 0 and below 1."
-    if dropout is not None and not 0 <= dropout < 1: raise ValueError(f"dropout {dropout!r}: it must be None, or at least 0 and below 1")
+    real = isinstance(dropout, numbers.Real) and not isinstance(dropout, bool)
+    if dropout is not None and not (real and 0 <= dropout < 1): raise ValueError(f"dropout {dropout!r}: it must be None, or at least 0 and below 1")
     return None if DROPOUT_RATES.get(arch) == (dropout,) else dropout
 
 # %% ../nbs/00ba_recipes.ipynb #65e2c3a8
@@ -141,7 +153,9 @@ class Tools:
     def __post_init__(self):
         for name, top, said in (("validation", .5, "at most .5"), ("ema", 1, "below 1"), ("weight_decay", math.inf, "finite"), ("label_smoothing", 1, "below 1")):
             value = getattr(self, name)
-            if value is not None and not (0 < value < top or value == top == .5): raise ValueError(f"{name} {value!r}: it must be None, or above 0 and {said}")
+            real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if value is not None and not (real and value < 3e38 and (0 < value < top or value == top == .5)): raise ValueError(f"{name} {value!r}: it must be None, or above 0 and {said}")
+            if value is not None: object.__setattr__(self, name, float(value))
 
     @property
     def on(self) -> dict:
@@ -159,6 +173,7 @@ def find_augment(augment: str | None,  # parts of `AUGMENTS` joined by "+"; None
                  ) -> str | None:  # its parts in order; None where the data set comes with it
     "The name of an augmentation; `ValueError` for an unknown or repeated part, or one that changes the label."
     if augment is None: return None
+    check_kind("augment", augment, str), check_kind("dataset", dataset, str)
     parts, allowed = augment.split("+"), [a for a in AUGMENTS if a != "flip" or dataset not in _NO_FLIP]
     for part in parts:
         if part not in AUGMENTS: raise unknown_name("augment", part, allowed)

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from . import __version__
+from .arguments import check_kind, check_path
 from .data import own_data
 from .files import as_json, atomic_write, checkout, results_folder
 from .networks import build
@@ -157,7 +158,7 @@ def _read(path: Path) -> dict:
 def read_record(path: str | Path,  # of the file
                 ) -> dict:  # of schema `SCHEMA`, migrated where it is older
     "A record from disk; `ValueError` if the file is not a complete record of a known schema."
-    try: record = _migrated(_read(Path(path)))
+    try: record = _migrated(_read(check_path("path", path)))
     except (KeyError, TypeError, AttributeError) as error: raise ValueError(f"{path} is not a record: {error!r}") from error
     except ValueError as error: raise ValueError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     _check_record(record, str(path))
@@ -192,7 +193,8 @@ def write_record(path: str | Path,  # usually <results>/<profile>/<dataset>/....
                  record: Mapping,  # with the keys of `_RECORD_KEYS`, `schema` apart, and any more
                  ) -> dict:  # the record as it will be read back
     "Write a finished run's record; `ValueError` if it does not fit the schema, `RecordExistsError` if another run lies there."
-    record = {**as_json(record), "schema": SCHEMA}
+    record = {**as_json(check_kind("record", record, Mapping)), "schema": SCHEMA}
+    check_path("path", path)
     missing = [key for key in _RECORD_KEYS if key not in record]
     if missing: raise ValueError(f"a record needs {', '.join(_RECORD_KEYS)}; this one lacks {', '.join(missing)}")
     _check_record(record, str(path))
@@ -231,8 +233,9 @@ def find_records(dataset: str,  # whose records
                  folders: Sequence[str | Path] = ("_runs", "results"),  # where to look; earlier ones hide later ones
                  ) -> list[dict]:  # records with their `file` below the folder and the `folder`, sorted by name
     "The records of a data set; a file that is broken is reported in a warning and left out."
+    check_path("dataset", check_kind("dataset", dataset, str)), check_kind("kind", kind, str), check_kind("folders", folders, list, tuple)
     found, dataset = {}, _name_of_data(dataset)
-    for folder in map(results_folder, reversed(folders)):
+    for folder in map(results_folder, [check_path("folders", folder) for folder in reversed(folders)]):
         here = {}
         for path in sorted({*(folder / kind).glob(f"{glob.escape(dataset)}.json"), *folder.glob(f"*/{glob.escape(dataset)}/**/*.json")}):
             if path.name.startswith("."): continue               # what a killed writer left

@@ -10,13 +10,13 @@ import math
 import re
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
 
-from .arguments import check_path
-from .checks import unknown_name
+from .arguments import check_kind, check_path
+from .checks import check_choice
 from .commands import Command
 from .data import DATASETS
 from .paper import ORDER, ROW_TABLES, label_order, published_label, separation_row, table
@@ -41,6 +41,9 @@ def _row_key(record: dict,  # of a training run
 def by_row(records: Iterable[dict],  # of training runs
            ) -> list[list[dict]]:  # in the paper's order, those of a row together
     "Records by row: runs whose settings differ in nothing but the seed are one."
+    records = list(check_kind("records", records, list, tuple, Iterator))
+    for record in records:
+        if not isinstance(record, Mapping) or "settings" not in record: raise ValueError(f"records: {str(record)[:100]!r} among them: they must be records, as `find_records` gives them")
     return [list(same) for _, same in groupby(sorted(records, key=_row_key), key=lambda record: _row_key(record)[:-1])]
 
 # %% ../nbs/09_results.ipynb #b456373e
@@ -70,6 +73,7 @@ def results_table(records: Iterable[dict],  # of training runs on one data set
                   attack: str = "pgd",  # "pgd" or "mt"
                   ) -> list[dict]:  # whose, arch, row, seeds, COLUMNS, n attacked test images, 95% "interval" of the accuracy under attack, "mixed"
     "Our rows, as means over their seeds, beside the paper's, in the paper's order; percent, and Lipschitz as in Eq. (3)."
+    check_choice("attack", attack, list(ROW_TABLES))
     rows, shown = [], set()
     for runs in by_row(records):
         s, sides = runs[0]["settings"], [[row for row in beside_paper(record) if row["attack"] == attack] for record in runs]
@@ -89,6 +93,7 @@ def _over_seeds(records: Iterable[dict],  # of training runs on one data set
                 attack: str = "pgd",  # "pgd" or "mt"
                 ) -> list[dict]:  # rows: whose, arch, row, seeds, and COLUMNS, each as mean and standard deviation
     "Mean and standard deviation over the seeds of each of our rows that was run with at least two."
+    check_choice("attack", attack, list(ROW_TABLES))
     rows = []
     for runs in by_row(records):
         if len(runs) < 2: continue
@@ -107,6 +112,7 @@ def against_paper(records: Iterable[dict],  # of training runs on one data set
                   attack: str = "pgd",  # "pgd" or "mt"
                   ) -> list[dict]:  # whose, arch, row, seeds; per column of COLUMNS "ours", "paper", "difference"; of accuracies also "half_width"
     "Our rows with the printed settings, as means over their seeds, minus the printed rows; other rows are not compared."
+    check_choice("attack", attack, list(ROW_TABLES))
     rows = []
     for runs in by_row(records):
         s, pairs = runs[0]["settings"], [[row for row in beside_paper(record) if row["attack"] == attack] for record in runs]
@@ -149,7 +155,7 @@ def _beside_table(number: int,  # of a table whose rows are runs: 2, 3, 4 or 9 t
                   ) -> list[dict]:  # whose, dataset, arch, row, seeds, COLUMNS, n, interval
     "The rows of a table as printed, each followed by our runs of it; percent, and Lipschitz as in Eq. (3)."
     attack, rows = table_attack(number), table(number)
-    if dataset is not None and dataset not in (offered := list(dict.fromkeys(r["dataset"] for r in rows))): raise unknown_name(f"dataset of Table {number}", dataset, offered)
+    if dataset is not None: check_choice(f"dataset of Table {number}", dataset, list(dict.fromkeys(r["dataset"] for r in rows)))
     rows = [r for r in rows if dataset in (None, r["dataset"])]
     found = {d: by_row(find_records(d, folders=folders)) for d in dict.fromkeys(r["dataset"] for r in rows)}
     shown = []
@@ -180,7 +186,7 @@ def _text(value: object) -> str:
 def _show(options: Namespace) -> dict:
     "The command: print our rows beside the paper's."
     if options.table is None and options.dataset is None: raise ValueError("--table NUMBER or --dataset NAME: one of them must be given")
-    if options.attack not in ROW_TABLES: raise unknown_name("attack", options.attack, list(ROW_TABLES))
+    check_choice("attack", options.attack, list(ROW_TABLES))
     folders = (check_path("runs", options.runs), check_path("results", options.results))
     if options.table is not None: rows = _beside_table(options.table, dataset=options.dataset, folders=folders)
     else: rows = results_table(find_records(options.dataset, folders=folders), attack=options.attack)

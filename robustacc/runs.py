@@ -14,7 +14,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from .checks import unknown_name
+from .arguments import check_count, check_kind, check_number
+from .checks import check_choice, unknown_name
 from .files import checkout
 from .paper import DROPOUT_TABLES, ROW_TABLES, published_label, table
 from .recipes import PRINTED_DROPOUT, PROFILES, RADIUS, Recipe, default_strengths, find_proof_recipe, find_recipe
@@ -61,7 +62,7 @@ def number_text(value: float,  # any finite number
                 zero: bool = False,  # write the zero before the point
                 ) -> str:  # ".2", "6", "1e-05"
     "A number with as many digits as it takes to read the same number back."
-    text = repr(float(value)).removesuffix(".0")
+    text = repr(check_number("value", value)).removesuffix(".0")
     return text if zero else re.sub(r"^(-?)0\.", r"\1.", text)
 
 
@@ -209,15 +210,17 @@ def listed_rows(profile: str,  # a key of `PROFILES`
                 ) -> list[dict]:  # settings by name, with `dataset` and `profile`; in the order of the file
     "The rows that `workflow/config` lists; `ValueError` for an unknown name, `FileNotFoundError` outside of a checkout."
     from yaml import safe_load
+    for name, value in (("datasets", datasets), ("studies", studies), ("seeds", seeds)): check_kind(name, value, list, tuple, *(() if name == "studies" else (type(None),)))
+    for seed in seeds or (): check_count("seeds", seed, 0)
     root = checkout()
     if root is None: raise FileNotFoundError("rows are listed in workflow/config of a checkout, and this is an installed package")
-    if profile not in PROFILES: raise unknown_name("profile", profile, list(PROFILES))
+    check_choice("profile", profile, list(PROFILES))
     config = safe_load((root / "workflow" / "config" / f"{profile}.yaml").read_text())
     offered = {"": config["rows"], **config.get("studies", {})}
     for study in studies:
-        if study not in offered: raise unknown_name(f"study of profile {profile!r}", study, [name for name in offered if name])
+        if not isinstance(study, str) or study not in offered: raise unknown_name(f"study of profile {profile!r}", study, [name for name in offered if name])
     for dataset in datasets or ():
-        if dataset not in config["rows"]: raise unknown_name(f"data set of profile {profile!r}", dataset, list(config["rows"]))
+        check_choice(f"data set of profile {profile!r}", dataset, list(config["rows"]))
     parts = [(dataset, some) for study in studies or [""] for dataset, some in offered[study].items() if datasets is None or dataset in datasets]
     seeded = {} if seeds is None else {"seed": list(seeds)}
     return [{"dataset": dataset, "profile": profile, **row} for dataset, some in parts for row in each_row({**seeded, **row} for row in some or ())]

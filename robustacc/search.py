@@ -15,8 +15,9 @@ from functools import partial
 import numpy as np
 import torch
 
+from .arguments import check_count, check_kind, check_number
 from .blocks import COMPILED, Search, check_fit, counted, largest_differences, rows, tiles
-from .checks import as_array, check_images, check_labels, check_norm, unknown_name
+from .checks import as_array, check_choice, check_device, check_images, check_labels, check_norm, warn_of_range
 from .kernels import nearest_by_filter, pairs_by_filter
 from .projection import nearest_by_projection, pairs_by_projection, projects
 
@@ -75,12 +76,12 @@ def _search(queries, query_labels, reference, reference_labels, *, which: str, p
     if queries.dtype != reference.dtype or queries.shape[1:] != reference.shape[1:]:
         kinds = [f"{images.dtype} {images.shape[1:]}" for images in (queries, reference)]
         raise ValueError(f"queries are {kinds[0]}: they must be like the reference, {kinds[1]}")
-    if memory < 2**20: raise ValueError(f"memory {memory}: it must be at least {2**20} bytes")
-    if threads is not None and threads < 1: raise ValueError(f"threads {threads}: it must be at least 1")
+    memory, device = check_count("memory", memory, 2**20), str(check_device(device))
+    if threads is not None: check_count("threads", threads, 1, 4096)
     values, codes = np.unique(np.concatenate([reference_labels, query_labels]), return_inverse=True)
     codes, query_codes = np.split(codes.astype(np.int32), [len(reference_labels)])
     if which == "other": _other_class(values, query_codes, codes)
-    return Search(queries, query_codes, reference, codes, which, within, p, memory, threads or _cpus(), str(device), progress)
+    return Search(queries, query_codes, reference, codes, which, within, p, memory, threads or _cpus(), device, progress)
 
 # %% ../nbs/00d_search.ipynb #9d186cf7
 def _values(queries: np.ndarray, block: np.ndarray, p: float) -> np.ndarray:
@@ -203,10 +204,10 @@ def _is_large(search: Search) -> bool:
 
 def _backend(search: Search, backend: str) -> Callable:
     "The function of a backend's name, or an error if it cannot do this search."
+    check_choice("backend", backend, ("auto", *_BACKENDS))
     if backend == "auto":
         fast = "filter" if search.levels and COMPILED else "projection" if projects(search) else "brute"
         backend = "torch" if search.device != "cpu" else fast if _is_large(search) else "brute"
-    if backend not in _BACKENDS: raise unknown_name("backend", backend, ("auto", *_BACKENDS))
     if backend in ("filter", "faiss") and not search.levels:
         raise ValueError(f"backend {backend!r} is for uint8 images and p=inf, not {search.queries.dtype} and p={search.p:g}: it must be auto, brute or torch")
     if backend in ("filter", "projection") and not COMPILED: raise ImportError(f'backend "{backend}" needs numba; "brute" and "torch" do not')
@@ -260,15 +261,15 @@ def widest_radius(images: np.ndarray,  # (n, ...) uint8 or float
                   p: float | str = math.inf,  # the norm: inf or 2
                   ) -> float:  # in [0, 1] units for uint8
     "The largest radius that has a meaning: the diameter of the space of images for uint8, any number for floats."
+    images, p = check_images(images, pixels=False, scan=False), check_norm(p, name="p")
     if images.dtype != np.uint8: return float(np.finfo(float).max)
-    return 1. if check_norm(p) == "inf" else math.sqrt(images[0].size)
+    return 1. if p == "inf" else math.sqrt(images[0].size)
 
 
 def _radius(radius: float, images: np.ndarray, p: float | str) -> float:
     "`radius` if it is one, and not larger than the space of images."
     top = widest_radius(images, p)
-    try: number = float(radius)
-    except (TypeError, ValueError): raise ValueError(f"radius {radius!r}: it must be a number") from None
+    number = check_number("radius", radius)
     if 0 <= number <= top: return number
     limit, hint = ("0 or more, and finite", "") if images.dtype != np.uint8 else (f"0 to {top:g}", f"; {radius} of 255 grey levels are {radius}/255")
     raise ValueError(f"radius {radius!r}: it must be {limit}{hint if 1 < number <= 255 else ''}")
@@ -337,14 +338,15 @@ def pairs_within(images: np.ndarray,  # (n, ...) uint8 (fast and exact) or float
                  progress: bool | None = None,  # a bar on runs over five seconds; None: if stderr is a terminal
                  ) -> Pairs:  # sorted by distance, then by index
     "All pairs at most `radius` apart, exactly; `ValueError` for a radius outside the space, or more pairs than fit."
-    if which not in _WHICH: raise unknown_name("which", which, _WHICH)
+    check_choice("which", which, _WHICH)
     search = _search(images, labels, reference, reference_labels, which=which, p=p, memory=memory, threads=threads, device=device, progress=progress)
     radius = _radius(radius, search.queries, search.p)
-    fast = device == "cpu" and _is_large(search)
+    if not isinstance(search.queries, np.memmap): warn_of_range(search.queries)
+    fast = search.device == "cpu" and _is_large(search)
     if fast and search.levels and COMPILED:
         level, first, second = pairs_by_filter(search, int(np.searchsorted(np.arange(256) / 255, radius, side="right")) - 1)
         return Pairs(first, second, level / 255)
-    find = _pairs_torch if device != "cpu" else _pairs_projected if fast and projects(search) else _pairs_brute
+    find = _pairs_torch if search.device != "cpu" else _pairs_projected if fast and projects(search) else _pairs_brute
     first, second, distance = find(search, radius)
     order = np.lexsort((second, first, distance))
     return Pairs(first[order], second[order], distance[order])
@@ -379,7 +381,7 @@ def closest_pairs(queries: np.ndarray,  # (n, ...) images, uint8 or float
                   neighbours: Neighbours | None = None,  # the answer of `nearest_other`, if it is there already
                   **options) -> Pairs:  # sorted by distance, then by index
     "The k closest pairs with different labels; `options` go to `nearest_other`."
-    if k < 1: raise ValueError(f"k {k}: it must be at least 1")
+    check_count("k", k, 1), check_kind("neighbours", neighbours, Neighbours, type(None))
     names = ("images", "labels", "reference images", "reference labels")
     sets = tuple(None if s is None else as_array(s, name=n) for s, n in zip((queries, query_labels, reference, reference_labels), names))
     neighbours = neighbours or nearest_other(*sets, p=p, **options)

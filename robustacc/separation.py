@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from .checks import check_images, check_labels, check_norm, unknown_name
+from .arguments import check_count, check_kind, check_number
+from .checks import check_choice, check_images, check_labels, check_norm
 from .commands import Command
 from .data import DATASETS, Data, Split, load
 from .files import check_writable
@@ -47,6 +48,7 @@ def separation(data: Data,  # the data set
                search: Callable = nearest_other,  # or `nearest_own`
                **options) -> dict[str, Neighbours]:  # "train_train" and "test_train"
     "Both parts of Table 1; `options` go to the search."
+    check_kind("data", data, Data)
     train = data.train.images, data.train.labels if train_labels is None else train_labels
     test = data.test.images, data.test.labels if test_labels is None else test_labels
     return {"train_train": search(*train, p=p, **options), "test_train": search(*test, *train, p=p, **options)}
@@ -179,7 +181,7 @@ def _smallest_cover(pairs: np.ndarray,  # (k, 2) positions 0 to n - 1
     k, n = len(pairs), len(far)
     rank = np.empty(n)
     rank[np.lexsort((-np.arange(n), far))] = np.arange(n)
-    touches = csr_array((np.ones(2 * k), (np.repeat(np.arange(k), 2), pairs.ravel())), shape=(k, n))
+    touches = csr_array((np.ones(2 * k), (np.repeat(np.arange(k, dtype=np.int32), 2), pairs.ravel().astype(np.int32))), shape=(k, n))
     found = milp(1 - rank / (n * (n + 1)), integrality=np.ones(n), bounds=Bounds(0, 1), constraints=LinearConstraint(touches, lb=1),
                  options={"mip_rel_gap": 0, "time_limit": 600})
     if found.status != 0: raise ValueError(f"{k:,} close pairs are too many for a smallest set of examples to drop; eps must be smaller")
@@ -204,7 +206,9 @@ def _ignored_examples(images: np.ndarray,  # (n, ...) training images, uint8 or 
                       **options) -> dict:  # "duplicates", "conflicts" (groups), "close" (pairs), "drop" (indices)
     "The examples that stand in the way of separation, found by rule (Figures 6 and 7); `options` go to the searches."
     images, labels = _checked_set(images, labels)
-    groups, limit = duplicates(images, labels), min(2 * eps, widest_radius(images, p))
+    widest = widest_radius(images, p)
+    if (eps := check_number("eps", eps, 0)) > widest: raise ValueError(f"eps {eps:g}: it must be at most {widest:g}; {eps:g} of 255 grey levels are {eps:g}/255")
+    groups, limit = duplicates(images, labels), min(2 * eps, widest)
     conflicts = [group for group in groups if group["conflict"]]
     dropped = sorted({i for group in conflicts for i in group["index"]})
     close = pairs_within(images, labels, limit, p=p, **{name: value for name, value in options.items() if name in ("memory", "threads", "progress")})
@@ -221,9 +225,9 @@ def random_labels(data: Data,  # the data set; only the number of labels and cla
                   seed: int = 0,  # of the draw, 0 to 2**32 - 1
                   ) -> tuple[np.ndarray, np.ndarray]:  # labels of the training and of the test images
     "Random labels of both parts; the training labels are drawn first (Appendix C)."
-    if kind not in _RANDOM: raise unknown_name("kind of random labels", kind, _RANDOM)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32: raise ValueError(f"seed {seed!r}: it must be a whole number, 0 to {2**32 - 1}")
-    draw = np.random.RandomState(seed)
+    check_choice("kind of random labels", kind, _RANDOM)
+    check_kind("data", data, Data)
+    draw = np.random.RandomState(check_count("seed", seed, 0, 2**32 - 1))
     if kind == "permutation": return draw.permutation(data.train.labels), draw.permutation(data.test.labels)
     return draw.choice(data.n_classes, len(data.train)), draw.choice(data.n_classes, len(data.test))
 
@@ -246,6 +250,7 @@ def margins(data: Data,  # the data set
             other: Neighbours | None = None,  # the test-train answer of `separation`, if it is there already
             **options) -> _Margins:  # for the test images
     "d_other and d_own of every test image with respect to the training set; `options` go to the searches."
+    check_kind("data", data, Data), check_kind("other", other, Neighbours, type(None))
     train_labels = data.train.labels if train_labels is None else train_labels
     test_labels = data.test.labels if test_labels is None else test_labels
     sets = data.test.images, test_labels, data.train.images, train_labels
@@ -341,7 +346,7 @@ def _checked_options(options: Namespace) -> dict:
     for name, least, most in (("pairs", 1, 10**9), ("seed", 0, 2**32 - 1), ("threads", 1, 4096)):
         if (value := getattr(options, name)) is not None and not least <= value <= most: raise ValueError(f"--{name} {value}: it must be at least {least}, and at most {most:,}")
     if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", options.device): raise ValueError(f"--device {options.device!r}: it must be cpu, mps, cuda or cuda:NUMBER")
-    if options.backend not in (known := ("auto", "filter", "brute", "torch", "faiss")): raise unknown_name("--backend", options.backend, known)
+    check_choice("--backend", options.backend, ("auto", "filter", "brute", "torch", "faiss"))
     for name in ("json", "html"):
         if (path := getattr(options, name)) is not None and (not path or "\0" in path): raise ValueError(f"--{name} {path!r}: it must be the name of a file")
     if not 2**-10 <= options.memory < 2**20: raise ValueError(f"--memory {options.memory:g}: it must be GiB, at least {2**-10:g}")
@@ -366,7 +371,7 @@ def _print_beside_paper(dataset: str, metrics: Mapping, kind: str, published: bo
 def _measure_command(options: Namespace, search: Mapping) -> dict:
     "Measure a data set, print it beside the paper, and write the record."
     kind = options.labels
-    if kind not in ("original", *_RANDOM): raise unknown_name("labels", kind, ("original", *_RANDOM))
+    check_choice("labels", kind, ("original", *_RANDOM))
     data, clock = load(options.dataset), time.perf_counter()
     labels = (data.train.labels, data.test.labels) if kind == "original" else random_labels(data, kind, options.seed)
     found = separation(data, p=options.p, train_labels=labels[0], test_labels=labels[1], **search)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .arguments import check_count, check_kind, check_number
-from .checks import as_array, unknown_name
+from .checks import as_array, check_choice
 from .methods import VARIANTS
 from .paper import method_label
 from .renames import renamed
@@ -105,7 +105,7 @@ class _Method:
     title, few, pooled, convex = "", False, False, True
 
     def __post_init__(self):
-        if self.variant not in VARIANTS: raise unknown_name("variant", self.variant, VARIANTS)
+        check_choice("variant", self.variant, VARIANTS)
         for name in ("beta", "lam"): check_number(name, getattr(self, name, 0), 0)
 
     label = property(lambda self: method_label(self.title), doc="The row's name.")

@@ -13,13 +13,29 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .arguments import check_count, check_number
+from .checks import as_array
+
 # %% ../nbs/000c_statistics.ipynb #433124e4
+_MOST = 2**53  # examples, or degrees of freedom: whole numbers that a float holds exactly
+
+
+def _numbers(name: str, values: Sequence[float], *, least: int = 0, nan: bool = False) -> np.ndarray:
+    "Some finite numbers (n,) as float64, NaN where it is allowed; `ValueError` for anything else."
+    array = as_array(values, name=name)
+    if array.ndim != 1 or array.dtype.kind not in "iuf" or len(array) < least: raise ValueError(f"{name} {values!r}: they must be numbers, at least {least} of them")
+    array = array.astype(float)
+    if np.isinf(array).any() or (np.isnan(array).any() and not nan): raise ValueError(f"{name} {array.tolist()}: they must be finite")
+    return array
+
+
 def wilson(hits: int,  # successes, 0 to n
            n: int,  # trials, at least 1
            z: float = 1.96,  # quantile of the normal distribution; 1.96 stands for 95%
            ) -> list[float]:  # low, high
     "The 95% Wilson interval of a share of `hits` among `n`, in percent."
-    if not 0 <= hits <= n or n < 1: raise ValueError(f"hits {hits} of n {n}: it must be 0 <= hits <= n and n >= 1")
+    check_count("hits", hits, 0), check_count("n", n, 1, _MOST), check_number("z", z, 0, 1e6)
+    if hits > n: raise ValueError(f"hits {hits} of n {n}: it must be 0 <= hits <= n and n >= 1")
     p, z2 = hits / n, z * z / n
     center, half = (p + z2 / 2) / (1 + z2), z * math.sqrt(p * (1 - p) / n + z2 / (4 * n)) / (1 + z2)
     return [100 * max(0., center - half), 100 * min(1., center + half)]
@@ -29,7 +45,9 @@ def upper_bound(k: int,  # how many of the points showed it
                 n: int,  # how many independent points there were
                 confidence: float = .95) -> float:  # in [0, 1]
     "One-sided upper confidence bound for a probability (Clopper-Pearson)."
-    if not 0 <= k <= n or n < 1: raise ValueError(f"k {k} of n {n}: expected 0 <= k <= n and n >= 1")
+    check_count("k", k, 0), check_count("n", n, 1, _MOST)
+    confidence = check_number("confidence", confidence, 0, 1, above=True)
+    if k > n: raise ValueError(f"k {k} of n {n}: expected 0 <= k <= n and n >= 1")
     from scipy.stats import beta
     return 1. if k == n else float(beta.ppf(confidence, k + 1, n - k))
 
@@ -38,6 +56,7 @@ def half_width(percent: float,  # an accuracy, in percent
                n: int,  # images it is measured on
                ) -> float:  # percentage points
     "Half of the 95% interval of an accuracy on n images."
+    check_number("percent", percent, 0, 100), check_count("n", n, 1, _MOST)
     low, high = wilson(round(percent / 100 * n), n)
     return (high - low) / 2
 
@@ -55,6 +74,7 @@ def example_spread(percent: float,  # an accuracy, in percent
                    n: int,  # measured on so many examples
                    ) -> float:  # points
     "The standard error of an accuracy that comes from the choice of the examples."
+    check_number("percent", percent, 0, 100), check_count("n", n, 1, _MOST)
     return 100 * math.sqrt(percent / 100 * (1 - percent / 100) / n)
 
 # %% ../nbs/000c_statistics.ipynb #8ed086f4
@@ -63,7 +83,8 @@ def student(level: float,  # probability between minus and plus the quantile, ab
             ) -> float:
     "The two-sided quantile of Student's t; `ValueError` unless 0 < level < 1."
     from scipy.stats import t
-    if not 0 < level < 1: raise ValueError(f"level {level!r}: it must be between 0 and 1")
+    if not 0 < check_number("level", level, 0) < 1: raise ValueError(f"level {level!r}: it must be between 0 and 1")
+    level, degrees = float(level), check_count("degrees", degrees, 1, _MOST)
     return float(t.ppf(.5 + level / 2, degrees))
 
 # %% ../nbs/000c_statistics.ipynb #711a1016
@@ -72,9 +93,10 @@ def prediction_interval(values: Sequence[float],  # one per seed, at least 2
                         level: float = .95,  # probability that a further run falls inside
                         ) -> tuple[float, float]:  # low, high
     "Where one further run of the same settings is expected."
-    if len(values) < 2: raise ValueError(f"{len(values)} values: a spread needs at least 2")
-    half = student(level, len(values) - 1) * float(np.std(values, ddof=1)) * math.sqrt(1 + 1 / len(values))
-    return float(np.mean(values)) - half, float(np.mean(values)) + half
+    v = _numbers("values", values)
+    if len(v) < 2: raise ValueError(f"{len(v)} values: a spread needs at least 2")
+    half = student(level, len(v) - 1) * float(np.std(v, ddof=1)) * math.sqrt(1 + 1 / len(v))
+    return float(np.mean(v)) - half, float(np.mean(v)) + half
 
 # %% ../nbs/000c_statistics.ipynb #404a2361
 @dataclass(frozen=True)
@@ -99,8 +121,9 @@ def paired_difference(first: Sequence[float],  # one value per seed
                       ) -> Difference:
     "What changes from the first to the second, seed by seed; `ValueError` for fewer than 2 pairs or unequal lengths."
     from scipy.stats import t
-    if len(first) != len(second) or len(first) < 2: raise ValueError(f"{len(first)} and {len(second)} values: at least 2 pairs are needed")
-    change = np.subtract(second, first)
+    before, after = _numbers("first", first), _numbers("second", second)
+    if len(before) != len(after) or len(before) < 2: raise ValueError(f"{len(before)} and {len(after)} values: at least 2 pairs are needed")
+    change = after - before
     mean, error = float(change.mean()), float(change.std(ddof=1)) / math.sqrt(len(change))
     half = student(level, len(change) - 1) * error
     p = 2 * float(t.sf(abs(mean) / error, len(change) - 1)) if error > 0 else math.nan
@@ -110,7 +133,8 @@ def paired_difference(first: Sequence[float],  # one value per seed
 def holm(p_values: Sequence[float],  # of one family of comparisons, in any order; nan: looked at, but without a p value
          ) -> list[float]:  # adjusted p values in the same order; nan stays nan
     "Holm's adjusted p values: those at most .05 may be called clear, with at most 5% risk of a single false one in the family."
-    p, largest = np.asarray(p_values, dtype=float), 0.
+    p, largest = _numbers("p_values", p_values, nan=True), 0.
+    if (p < 0).any() or (p > 1).any(): raise ValueError(f"p_values {p.tolist()}: they must be 0 to 1")
     adjusted = np.full(len(p), math.nan)
     for rank, i in enumerate(np.argsort(p, kind="stable")):
         if math.isnan(p[i]): continue

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .attacks import Attack, Goal, Threat, margin, per_example, ranked_targets, start_point, steepest_direction, worst_case
 from .checks import check_logits, check_norm, logits_of, unknown_name
-from .guard import frozen, input_gradient, ordinary
+from .guard import frozen, input_gradient, ordinary, warn_of_flat
 from .noise import NoiseKey
 from .random_search import Square
 from .renames import renamed
@@ -207,7 +207,7 @@ class FAB(Attack):
         super().__post_init__()
         for name, low, high in (("pull", 0, 1), ("beyond", 1, 2), ("back", 0, 1)):
             value = getattr(self, name)
-            if not isinstance(value, numbers.Real) or not low < value <= high: raise ValueError(f"{name} {value!r}: it must be above {low} and at most {high}")
+            if isinstance(value, bool) or not isinstance(value, numbers.Real) or not low < value <= high: raise ValueError(f"{name} {value!r}: it must be above {low} and at most {high}")
 
     def search(self, model: Callable, images: Tensor, labels: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
         "The attacked images of a batch; called by `Attack.__call__`."
@@ -241,6 +241,7 @@ def _nearest(attack: FAB, model: Callable, images: Tensor, labels: Tensor, targe
         z = model(x)
         gaps = margin(z, labels, targets)
         w = input_gradient(gaps, x)
+        if not w.nan_to_num().any(): warn_of_flat()
         with torch.no_grad():
             first = _to_plane(x, w, -gaps, threat.norm)
             second = _to_plane(images, w, -(gaps + (w * (images - x)).flatten(1).sum(1)), threat.norm)

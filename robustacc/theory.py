@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .arguments import check_count, check_kind, check_number
-from .checks import as_array, check_labels, check_norm, unknown_name
+from .checks import as_array, check_choice, check_labels, check_norm
 from .distances import MOVES, as_rows, class_distances, perturb, separation_radius
 from .renames import renamed
 from .search import nearest_other
@@ -176,7 +176,7 @@ def spiral(n: int,  # number of points, at least 2, half of them in each class
            seed: int = 0,  # at least 0, of x and the noise
            ) -> tuple[np.ndarray, np.ndarray]:  # points (n, 2), labels (n,) of -1 and +1
     "Two interleaved spirals (Figure 3, Appendix A.0.1); `ValueError` for another form."
-    if form not in ("antipodal", "printed"): raise unknown_name("form", form, ("antipodal", "printed"))
+    check_choice("form", form, ("antipodal", "printed"))
     n, rng = check_count("n", n, 2), np.random.default_rng(check_count("seed", seed, 0))
     x, (u, v) = rng.uniform(*_span(span), n), rng.uniform(0, check_number("noise", noise, 0), (2, n))
     y = np.where(np.arange(n) < n // 2, -1, 1)

@@ -18,7 +18,7 @@ from torch import nn
 
 from .attacks import PGD, Threat
 from .checkpoints import CheckpointError, deferred_interrupt, load_checkpoint, save_checkpoint
-from .checks import unknown_name
+from .checks import check_choice
 from .data import Data, Split
 from .evaluation import correct, robust
 from .files import check_writable, lock
@@ -32,7 +32,7 @@ def make_optimiser(model: nn.Module,  # whose parameters it moves
                    weight_decay: float | None = None,  # of the mean loss, above 0; None: none
                    ) -> torch.optim.Optimizer:
     "SGD or Adam, as the recipe says, on CUDA one that can be recorded; with weight decay (that of the mean loss) AdamW, or a penalty for SGD."
-    if recipe.optimiser not in ("sgd", "adam"): raise unknown_name("optimiser", recipe.optimiser, ("sgd", "adam"))
+    check_choice("optimiser", recipe.optimiser, ("sgd", "adam"))
     if recipe.optimiser == "adam":
         kind, options = (torch.optim.AdamW, {"weight_decay": weight_decay}) if weight_decay else (torch.optim.Adam, {})
         return kind(model.parameters(), recipe.lr, **options, capturable=all(p.is_cuda for p in model.parameters()))

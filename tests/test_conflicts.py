@@ -193,7 +193,7 @@ def test_the_frontier_ends_where_it_should():
 
 @pytest.mark.parametrize("change, words", [
     (dict(eps=-1e-9), "it must be a number of at least 0"), (dict(eps="1/0"), "it must be a number"), (dict(eps=math.nan), "it must be a number"),
-    (dict(labels=np.zeros(4, int)), "at least two classes"), (dict(labels=np.arange(3)), r"of shape \(4,\)"), (dict(labels=np.array(list("abab"))), "whole numbers"),
+    (dict(labels=np.zeros(4, int)), "at least two classes"), (dict(labels=np.arange(3)), r"for 4 images: it must be \(4,\)"), (dict(labels=np.array(list("abab"))), "integers"),
     (dict(images=np.zeros((4, 2), int)), "uint8 or float"), (dict(p=3), "unknown norm p"), (dict(attacker="8bit"), "8-bit"), (dict(attacker="8-bit", p=2), "not decided"),
     (dict(reach=1.), "it must be given with pairs"),
     (dict(pairs=Pairs(np.array([0]), np.array([4]), np.array([0.])), reach=1), "beyond the 4 images"),

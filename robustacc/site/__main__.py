@@ -6,7 +6,7 @@
 __all__ = ['ENGINES', 'main', 'choose_engine', 'build', 'readme']
 
 # %% ../../nbs/10e_site_build.ipynb #a71a3a9f
-import argparse, json, os, re, shlex, shutil, subprocess, sys, tempfile
+import argparse, glob, json, os, re, shlex, shutil, subprocess, sys, tempfile, time
 from pathlib import Path
 
 import yaml
@@ -102,9 +102,14 @@ def build(root: str | Path,  # the checkout
           ) -> Path:  # the site's folder
     "Build the site; `ValueError` for an impossible place, `RuntimeError` where a step fails, and then the old site stays."
     root, chosen = Path(root).resolve(), choose_engine(engine)
+    for name, folder in {"runs": str(runs), "results": str(results)}.items():
+        try: (root / folder).stat()
+        except FileNotFoundError: pass
+        except (OSError, ValueError) as error: raise ValueError(f"{name} {str(folder)[:300]!r}: it must be a folder ({getattr(error, 'strerror', None) or error})") from error
     named_out, out, trees = out, (root / str(out).replace("\0", "")).resolve(), [root / runs, root / results]
-    if "\0" in str(named_out) or root.is_relative_to(out) or out.exists() and not (out.is_dir() and ((out / "index.html").exists() or not any(out.iterdir()))):
-        raise ValueError(f"out {str(named_out)!r}: it must be a new or empty folder or an older site, and not the checkout or a folder above it")
+    kept = [(root / name).resolve() for name in map(str, ("nbs", "robustacc", "workflow", "tests", ".git", *trees))]
+    if "\0" in str(named_out) or root.is_relative_to(out) or any(out.is_relative_to(place) or place.is_relative_to(out) for place in kept) or out.exists() and not (out.is_dir() and ((out / "index.html").exists() or not any(out.iterdir()))):
+        raise ValueError(f"out {str(named_out)!r}: it must be a new or empty folder or an older site, and not the checkout, a folder above it, or one of its sources")
     proc, records = _process(root), read_records(trees)
     for line in records[1]: print(f"robustacc.site: {line}", file=sys.stderr)
     named = write_runs(proc, root / "nbs", trees, records)
@@ -112,6 +117,8 @@ def build(root: str | Path,  # the checkout
     write_findings(proc, root / "nbs", records[0], config["website"])
     atomic_write(proc / "_quarto.yml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     out.parent.mkdir(parents=True, exist_ok=True)
+    for left in out.parent.glob(f"{glob.escape(out.name)}.????????"):       # of a build that was killed
+        if left.is_dir() and time.time() - left.stat().st_mtime > 3600: shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as folder:
         new = Path(folder) / "site"
         new.mkdir()

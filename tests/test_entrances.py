@@ -1,0 +1,380 @@
+"""Every public function that takes values of users, with bad ones: right as an equivalent value, refused by name, or, where neither is said here, at least answered.
+
+A function has a valid call, and each of its parameters a kind. A kind says which values mean the same as the valid one (the result must be equal) and which must be
+refused; all others, of a list and of a seeded generator, may be used or refused. What is refused is a ValueError, TypeError or OSError that names the parameter or the value.
+test_arguments.py does the same, with fewer demands, for data, networks, theory and the staircase."""
+import dataclasses
+import functools
+import importlib
+import inspect
+import json
+import math
+import random
+import warnings
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import test_arguments
+from robustacc import (attacks, auditing, checkpoints, checks, conflicts, controls, data, dropout, evaluation, files, fitting, guard, imagenet, ledger, lipschitz, masking, measuring,
+                       methods, nearest, noise, proof, publishing, recipes, records, results, runs, search, separation, statistics, strong_attacks)
+
+SEED, LEAST = 2020, 60  # of the generator; values per function
+MODULES = ("separation search conflicts controls nearest attacks strong_attacks evaluation lipschitz masking methods fitting measuring recipes runs records publishing paper results "
+           "statistics noise augmentation pictures imagenet downloads checkpoints ledger dropout proof staircase theory auditing networks data").split()
+BLOCKS = {  # what only other code of the package calls, with tensors or records that it has made itself
+    "attacks": "per_example at_least_float32 cross_entropy margin carlini_wagner dlr divergence Goal steepest_direction ascend Attack worst_case start_point ranked_targets check_threat",
+    "evaluation": "channels_last pixel_batches check_inputs Robustness", "lipschitz": "lipschitz_ratio top_two_margin ExactLipschitz", "masking": "Finding MaskingReport",
+    "methods": "Method", "fitting": "averaging whole_step replayable train_epoch watch augmented", "measuring": "measured_on subsets evaluate summarise",
+    "records": "environment source as_json differences migrated check_record published_name save_weights RecordExistsError finished", "search": "Neighbours Pairs",
+    "conflicts": "OptimalLoss Tradeoff Agreement check_certificate conflicting", "controls": "Diagnostics", "nearest": "NearestCertificates", "strong_attacks": "PeerAutoAttack",
+    "separation": "statistics histogram show_histogram show_pairs Margins beside_paper main close_pairs", "auditing": "audit_command audit_page", "publishing": "main",
+    "runs": "departures row_name row_label run_name setting_text each_row", "results": "row_key by_row mixed", "statistics": "Difference", "ledger": "Discrepancy variant_rows metric Paired Comparison compare",
+    "dropout": "Arm arms Effect values effects interactions missing_rows", "proof": "union disjoint ceiling Proof watching halfway measure summarise main conflicts run beside_paper stored",
+    "checkpoints": "CheckpointError digest deferred_interrupt piecewise save_checkpoint", "paper": "", "noise": "", "augmentation": "Ragged", "pictures": "Picture PictureFolder",
+    "networks": "CNN1 CNN2 ResNet50 ResNet18 n_parameters WideResNet", "data": "Split Data cache_folder data_root staging imported Batch",
+    "staircase": "Sample Method Natural AT RST LLR TRADES GR Solution fit_all", "downloads": "cache_folder data_root read_verified staging reuse_archives fetch_files", "theory": "SignedDistance ClassMargins ClassDistance WeakFeatures"}
+EVERYTHING = [None, True, 0, -1, 1, 2, .5, math.nan, math.inf, -math.inf, 10**30, 10**400, 1e-300, "", "x", "3", "\uff11", "inf", b"x", [], [0], [[1]], (1, 2), {}, {"a": 1}, set(), object(), np.array(3),
+              np.zeros((2, 2)), np.zeros((2, 3, 3), np.uint8), np.array(["a"]), torch.zeros(2), torch.zeros(2, requires_grad=True), np.float32(.3), np.int64(2), 1j, Path("/nonexistent"),
+              lambda x: x, slice(3), -0., "a\0b", iter([1]), np.array([None]), np.datetime64("2020-01-01"), range(3), int, torch.zeros(2, 3).half(), pd.Series(["a", "b"]), Fraction(1, 3)]
+
+
+@dataclass(frozen=True)
+class Kind:
+    "Functions of the valid value that mean the same, and values, or functions of the valid one, that must be refused."
+    same: tuple = ()
+    refuse: tuple = ()
+
+
+def read_only(a):
+    b = np.array(a)
+    b.flags.writeable = False
+    return b
+
+
+def spoilt(value): return lambda a: np.where(np.arange(a.size).reshape(a.shape) == 1, value, a / 255 if a.dtype == np.uint8 else a)
+
+
+def listed(f): return lambda v: f(np.asarray(v))
+
+
+TABLE = lambda a: pd.DataFrame(a.reshape(len(a), -1))  # noqa: E731
+NO_ARRAY = (None, 3, "x", b"x", {}, {"a": 1}, set(), object(), iter([1]), 1j, np.array(3), lambda x: x)
+IMAGES = Kind((torch.from_numpy, np.asfortranarray, read_only, lambda a: a[::-1][::-1], memoryview, lambda a: list(torch.from_numpy(a))),
+              (*NO_ARRAY, spoilt(math.nan), spoilt(math.inf), lambda a: a.astype(np.int64), lambda a: a.tolist(), lambda a: a.astype(complex), lambda a: a.astype(str), lambda a: a[:0], lambda a: a[:, 0, 0, 0]))
+POINTS = Kind((torch.from_numpy, np.asfortranarray, read_only, lambda a: a.astype(">f8"), lambda a: a.tolist(), lambda a: torch.from_numpy(a).requires_grad_(), TABLE),
+              (*NO_ARRAY, spoilt(math.nan), spoilt(-math.inf), lambda a: a.astype(complex), lambda a: a.astype(str), lambda a: a[:0]))
+LABELS = Kind((torch.tensor, np.asarray, tuple, listed(lambda a: a.astype(np.int32)), listed(lambda a: a.astype(">i8")), listed(read_only), listed(pd.Series), listed(lambda a: a.astype(object)),
+               listed(lambda a: torch.from_numpy(a.astype(np.uint8)))),
+              (*NO_ARRAY, listed(lambda a: a + .5), listed(lambda a: a.astype(float)), listed(lambda a: np.where(a == 1, math.nan, a)), listed(lambda a: np.eye(3)[a]), listed(lambda a: np.eye(3, dtype=int)[a]),
+               listed(lambda a: a[:, None]), listed(lambda a: a.astype(str)), listed(lambda a: a[:-1]), listed(lambda a: np.r_[a, a]), listed(lambda a: a.astype(np.uint64) + np.uint64(2**63))))
+NORM = Kind((lambda v: math.inf, lambda v: "Linf", lambda v: "inf", lambda v: "L_inf", lambda v: np.float64("inf"), lambda v: "ℓ∞"),
+            (None, 0, 1, 3, "l1", "x", "", True, math.nan, -math.inf, [2], "0", -2, np.zeros(2), object()))
+WRONG = ("x", b"x", "", "\uff11", [], {}, object(), 1j, math.nan, [1], np.zeros(2), "inf")
+RADIUS = Kind((np.float64, lambda v: Fraction(str(v))), (*WRONG, None, 0, -1, math.inf, -math.inf, 8, True, 10**400))
+OWN_RADIUS = Kind((np.float64, lambda v: Fraction(str(v))), (*WRONG, None, -1, math.inf, -math.inf, True, 10**400))
+MAYBE_RADIUS = Kind((np.float64,), tuple(v for v in RADIUS.refuse if v is not None))
+COUNT = Kind((np.int64, np.int32), (*WRONG, None, 0, -1, .5, 2.5, math.inf, True, "3"))
+MAYBE_COUNT = Kind((np.int64,), tuple(v for v in COUNT.refuse if v is not None))
+FROM_0 = Kind((np.int64,), (*WRONG, None, -1, .5, math.inf, True, "3"))
+SHARE = Kind((np.float64,), (*WRONG, None, 0, -1, 1.5, math.inf, True))
+POSITIVE = Kind((np.float64,), (*WRONG, None, -1, math.inf, -math.inf, True))
+MAYBE = Kind((np.float64,), (*WRONG, -1, math.inf, -math.inf))
+NAME = Kind((), ("x", "", " ", 3, math.nan, b"x", [], {}, object(), np.zeros(2), "a\0b"))
+DEVICE = Kind((), ("x", "cuda:99", "", 3.5, math.nan, [], object(), None, "cpu:x"))
+ANY = Kind()
+def only(*refuse): return Kind((), (*refuse, 3, "x", math.nan, [1], object(), {"a": 1}))
+
+
+X = np.random.default_rng(0).integers(0, 256, (9, 1, 4, 4)).astype(np.uint8)
+Y = [0, 1, 2] * 3
+P, Q = np.random.default_rng(1).random((9, 3)), np.random.default_rng(2).random((4, 3))
+NET = nn.Sequential(nn.Flatten(), nn.Linear(16, 3)).eval()
+with torch.no_grad():
+    NET[1].weight.copy_(torch.from_numpy(np.random.default_rng(3).normal(0, 1, (3, 16))).float())
+    NET[1].bias.zero_()
+T, DIGITS = attacks.Threat(.1), test_arguments.DIGITS.take(train=40, test=20)
+PAIRS = search.pairs_within(X, Y, .7)
+
+
+class Returns(nn.Module):
+    "A network that returns something else than logits."
+    def __init__(self, how): super().__init__(); self.net, self.how = NET, how
+    def forward(self, v): return self.how(self.net(v))
+
+
+class HasLogits:
+    def __init__(self, logits): self.logits = logits
+
+
+class NoGraph(nn.Module):
+    @torch.no_grad()
+    def forward(self, v): return NET(v)
+
+
+MODEL_SAME = (lambda m: lambda v: m(v), lambda m: functools.partial(m), lambda m: m.forward, lambda m: nn.Sequential(m), lambda m: nn.DataParallel(m), lambda m: Returns(HasLogits),
+              lambda m: Returns(lambda z: {"logits": z}), lambda m: torch.jit.script(m), lambda m: nn.Sequential(m, nn.Dropout(.5)).train())
+MODEL_REFUSED = (None, 3, "x", nn.Linear, [], Returns(lambda z: (z, z)), Returns(lambda z: {"a": z}), Returns(lambda z: z.detach().numpy()), Returns(lambda z: z[:, 0]), Returns(lambda z: z.argmax(1)),
+                 Returns(lambda z: z * math.nan), Returns(lambda z: z[:1]), Returns(lambda z: None), Returns(lambda z: z[:, :1]))
+ONE_OUTPUT = MODEL_REFUSED[-1]                                                # legal where a margin is not needed
+MODEL = Kind(MODEL_SAME, (*MODEL_REFUSED, NoGraph(), Returns(lambda z: z.detach())))
+SMOOTH = Kind(MODEL_SAME, tuple(m for m in MODEL.refuse if m is not ONE_OUTPUT))
+CLASSIFIER = Kind((*MODEL_SAME, lambda m: NoGraph()), MODEL_REFUSED)
+THREAT = Kind((lambda t: attacks.Threat(np.float64(.1), math.inf),), (None, .1, "x", attacks.Threat, 8, "inf", {}, [.1]))
+ATTACK = only(None, attacks.PGD, "pgd", 3)
+DATA = only(None, X, "digits")
+ANY_SEED = Kind((np.int64,), tuple(v for v in FROM_0.refuse if not (type(v) is int and v == -1)))
+SMALL = dict(model=MODEL, images=IMAGES, labels=LABELS, threat=THREAT, seed=ANY_SEED, first=FROM_0, batch_size=MAYBE_COUNT, device=DEVICE)
+def small(attack): return dict(model=NET, images=X, labels=Y, attack=attack, threat=T, seed=0, first=0, batch_size=5, device="cpu")
+
+
+RECORD = sorted((files.checkout() / "results" / "smoke" / "digits" / "CNN2").glob("at-seed0.json"))[0]
+SEARCHED = dict(queries=X[:4], query_labels=Y[:4], reference=X[4:], reference_labels=Y[4:], p="inf", backend="auto", memory=2**24, threads=1, device="cpu")
+REFERENCE = Kind(IMAGES.same, tuple(v for v in IMAGES.refuse if v is not None))
+SEARCH = dict(queries=IMAGES, query_labels=LABELS, reference=REFERENCE, reference_labels=LABELS, p=NORM, backend=NAME, memory=COUNT, threads=MAYBE_COUNT, device=DEVICE)
+WITHIN = dict(images=X, labels=Y, radius=.7, which="other", p="inf", memory=2**24, threads=1)
+STEPS = dict(steps=2, step=.2, start="uniform", keep="final", mode="eval", dtype=None, restarts=1)
+STEP = dict(steps=FROM_0, step=Kind((np.float64,), (*WRONG, None, 0, -1, math.inf)), start=NAME, keep=NAME, mode=NAME, dtype=only("float16", torch.int32), restarts=COUNT, loss=NAME, variant=NAME, queries=COUNT,
+            share=SHARE, momentum=SHARE, rho=SHARE, n_targets=COUNT, pull=SHARE, beyond=SHARE, back=SHARE)
+STRENGTHS = dict(variant="paper", steps=3, step=.2, dtype=None, label_smoothing=None)
+STRENGTH = dict(variant=NAME, steps=FROM_0, step=STEP["step"], dtype=only("float16", torch.int32), label_smoothing=Kind((), (*WRONG, 0, 1, 2, -1)), beta=POSITIVE, lam=POSITIVE, mu=POSITIVE, h=ANY, finite_difference=ANY)
+
+
+def fitted(**given) -> float:
+    torch.manual_seed(0)
+    return fitting.fit(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), progress=False, **given)[-1]["test_acc"]
+
+
+FUNCTIONS = {  # name: the function, a valid call, and the kinds of its parameters; those without one may be anything
+    "search.nearest_other": (None, SEARCHED, SEARCH),
+    "search.nearest_own": (None, SEARCHED, SEARCH),
+    "search.closest_pairs": (None, dict(queries=X, query_labels=Y, k=3, p="inf", neighbours=None), dict(SEARCH, k=COUNT, neighbours=only())),
+    "search.pairs_within": (None, WITHIN, dict(SEARCH, images=IMAGES, labels=LABELS, radius=OWN_RADIUS, which=NAME)),
+    "search.widest_radius": (None, dict(images=X, p="inf"), dict(images=Kind(IMAGES.same, NO_ARRAY), p=NORM)),
+    "separation.separation": (None, dict(data=DIGITS, p="inf"), dict(data=DATA, p=NORM)),
+    "separation.margins": (None, dict(data=DIGITS, p="inf", other=None), dict(data=DATA, p=NORM, other=only())),
+    "separation.class_minima": (None, dict(queries=X, query_labels=Y, p="inf"), SEARCH),
+    "separation.duplicates": (None, dict(images=X, labels=Y), dict(images=IMAGES, labels=LABELS)),
+    "separation.ignored_examples": (None, dict(images=X, labels=Y, eps=.3, p="inf"), dict(images=IMAGES, labels=LABELS, eps=OWN_RADIUS, p=NORM)),
+    "separation.random_labels": (None, dict(data=DIGITS, kind="random", seed=0), dict(data=DATA, kind=NAME, seed=FROM_0)),
+    "auditing.audit": (None, dict(images=X, labels=Y, eps=.1, p="inf", k=3, files=[*"abcdefghi"], classes=[*"xyz"]),
+                       dict(images=IMAGES, labels=LABELS, eps=MAYBE_RADIUS, p=NORM, k=COUNT, files=Kind((), (3, [], ["a"])), classes=Kind((), (3, [], ["a"])))),
+    "conflicts.exact_radius": (None, dict(eps=.1), dict(eps=Kind((np.float64, lambda v: "0.1", lambda v: Fraction(1, 10)), ("x", "", None, -1, math.nan, math.inf, [1], object(), 1j)))),
+    "conflicts.conflict_level": (None, dict(eps=.1, attacker="real", p="inf"), dict(eps=Kind((), ("x", None, -1, math.nan, math.inf)), attacker=NAME, p=NORM)),
+    "conflicts.optimal_robust_loss": (None, dict(images=X, labels=Y, eps=.35, p="inf", attacker="real", seconds=60.),
+                                      dict(images=IMAGES, labels=LABELS, eps=Kind((np.float64,), ("x", None, -1, math.nan, math.inf)), p=NORM, attacker=NAME, seconds=POSITIVE)),
+    "conflicts.optimal_robust_loss of points": (None, dict(images=P, labels=Y, eps=.2), dict(images=POINTS, labels=LABELS)),
+    "conflicts.frontier": (None, dict(images=X, labels=Y, eps=.35, attacker="real", seconds=60.),
+                           dict(images=IMAGES, labels=LABELS, eps=Kind((np.float64,), ("x", None, -1, math.nan, math.inf)), attacker=NAME, seconds=POSITIVE)),
+    "conflicts.population_loss": (None, dict(loss=conflicts.optimal_robust_loss(X, Y, .35), confidence=.95), dict(loss=only(None), confidence=SHARE)),
+    "conflicts.label_agreement": (None, dict(pairs=PAIRS, labels=Y, among=None, draws=5, seed=0),
+                                  dict(pairs=only(None), labels=Kind(LABELS.same, NO_ARRAY), among=only(np.ones(3, bool)), draws=COUNT, seed=FROM_0)),
+    "controls.diagnose": (None, dict(points=P, labels=Y, fresh=Q, fresh_labels=[0, 1, 2, 0], eps=.1, seed=0),
+                          dict(points=POINTS, labels=LABELS, fresh=POINTS, fresh_labels=LABELS, eps=OWN_RADIUS, seed=FROM_0)),
+    "nearest.nearest_certificates": (None, dict(queries=X[:4], reference=X, reference_labels=Y), dict(queries=IMAGES, reference=IMAGES, reference_labels=LABELS)),
+    "nearest.nearest_certificates of points": (None, dict(queries=Q, reference=P, reference_labels=Y), dict(queries=POINTS, reference=POINTS, reference_labels=LABELS)),
+    "attacks.Threat": (None, dict(eps=.1, norm="inf"), dict(eps=RADIUS, norm=NORM)),
+    "attacks.PGD": (None, dict(**STEPS, loss="ce"), STEP),
+    "attacks.MultiTargeted": (None, dict(**STEPS, variant="paper"), STEP),
+    "strong_attacks.APGD": (None, dict(steps=3, loss="ce", restarts=1, start="uniform", momentum=.75, rho=.75, mode="eval"), STEP),
+    "strong_attacks.APGDTargeted": (None, dict(steps=3, loss="dlr", restarts=1, start="uniform", momentum=.75, rho=.75, mode="eval", n_targets=2), STEP),
+    "strong_attacks.FAB": (None, dict(steps=3, n_targets=2, restarts=1, pull=.1, beyond=1.05, back=.9, mode="eval"), dict(STEP, beyond=Kind((), (*WRONG, None, 1, 0, -1, 3)))),
+    "strong_attacks.Square": (None, dict(queries=5, share=.8, mode="eval"), STEP),
+    "strong_attacks.strong_attacks": (lambda **given: strong_attacks.strong_attacks(**given), dict(norm="inf", steps=3, queries=4, n_targets=2), dict(STEP, norm=NORM)),
+    "evaluation.correct": (None, dict(model=NET, images=X, labels=Y, batch_size=5, device="cpu"), dict(SMALL, model=CLASSIFIER)),
+    "evaluation.evaluate_robustness": (lambda attack, **given: evaluation.evaluate_robustness(attacks=attack, **given).worst, small(attacks.PGD(steps=2)), dict(SMALL, attack=Kind((lambda a: [a], lambda a: {"x": a}), (None, attacks.PGD, "pgd", 3, [], {})))),
+    "lipschitz.local_lipschitz": (None, dict(model=NET, images=X, eps=.1, search=lipschitz.LocalLipschitz(steps=2), seed=0, first=0, batch_size=5, device="cpu"),
+                                  dict(SMALL, model=SMOOTH, eps=RADIUS, search=only(None, lipschitz.LocalLipschitz))),
+    "lipschitz.coordinate_lipschitz": (None, dict(model=NET, images=X[:4], eps=.1, search=lipschitz.LocalLipschitz(steps=1), seed=0, device="cpu"),
+                                       dict(SMALL, model=SMOOTH, eps=RADIUS, search=only(None, lipschitz.LocalLipschitz))),
+    "lipschitz.LocalLipschitz": (None, dict(steps=2, step=.2, p=1, q="inf", keep="best", variant="paper", normalise="none"),
+                                 dict(STEP, p=Kind((lambda v: "L1", lambda v: 1.), ("x", "", None, 0, .5, True, math.nan, -1)), q=NORM, normalise=NAME)),
+    "lipschitz.operator_norm": (None, dict(weight=P[:3], p=1, q="inf"), dict(weight=POINTS, p=Kind((lambda v: "L1",), ("x", None, 0, 3, math.nan)), q=NORM)),
+    "lipschitz.norm_product": (None, dict(net=nn.Linear(4, 2), p=1, q="inf"), dict(net=only(None, nn.Conv2d(1, 1, 1)), p=Kind((), ("x", None, 0, 3, math.nan)), q=NORM)),
+    "lipschitz.exact_lipschitz": (None, dict(net=nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2)), image=P[0], eps=.1, p=1),
+                                  dict(net=only(None), image=Kind((torch.from_numpy, lambda a: a.tolist(), read_only), (None, "x", lambda a: a[:2], lambda a: a + 1, lambda a: a * math.nan)), eps=RADIUS, p=Kind((), ("x", None, 0, 3, math.nan)))),
+    "masking.masking_report": (None, dict(model=NET, images=X[:3], labels=NET(torch.from_numpy(X[:3] / 255).float()).argmax(1), threat=T, attack=attacks.PGD(steps=1),
+                                                            black_box=strong_attacks.Square(queries=1), radii=(.1,), limits={}, seed=0, batch_size=3, device="cpu"),
+                               dict(SMALL, model=Kind(MODEL_SAME[:-1], (*MODEL_REFUSED, NoGraph())), seed=FROM_0, attack=ATTACK, black_box=only(attacks.PGD), radii=Kind((), (0, "x", [], [0], [2], [math.nan])), limits=Kind((), ({"x": 1}, {"train mode": math.nan}, "x", 3)), batch_size=MAYBE_COUNT)),
+    **{f"methods.{m.__name__}": (m, dict(STRENGTHS, **more), STRENGTH) for m, more in ((methods.Natural, {}), (methods.AT, {}), (methods.RST, dict(lam=1.)), (methods.TRADES, dict(beta=6.)),
+                                                                                      (methods.GR, dict(beta=.5, h=1., finite_difference=None)), (methods.LLR, dict(lam=4., mu=3.)))},
+    "methods.make_method": (None, dict(name="trades", beta=6., variant="paper", dtype=None, label_smoothing=None), dict(STRENGTH, name=NAME, beta=MAYBE)),
+    "fitting.fit": (fitted,
+                    dict(data=DIGITS.take(train=20, test=10), method=methods.Natural(), recipe=recipes.Recipe(1, 1e-3), eps=.1, seed=0, device="cpu", ema=None, weight_decay=None, every=1e9),
+                    dict(data=DATA, method=only(None, methods.Natural, "at"), recipe=only(None), eps=MAYBE_RADIUS, seed=FROM_0, device=DEVICE, ema=Kind((), (*WRONG, 1, 2, -1)),
+                         weight_decay=Kind((), (*WRONG, -1, math.inf)), every=Kind((), (*WRONG, None, -1)))),
+    "fitting.hold_out": (None, dict(data=DIGITS, share=.3, seed=0), dict(data=DATA, share=Kind((), (*WRONG, 0, 1, 2, -1)), seed=FROM_0)),
+    "fitting.tensorboard": (lambda folder: fitting.tensorboard, dict(folder="x"), {}),
+    "recipes.Recipe": (None, dict(epochs=2, lr=.1, milestones=(1,), optimiser="sgd", momentum=.9, batch_size=3, reduction="sum", train=None, test=None, pgd_train=None, mt=None, precision="float32"),
+                       dict(epochs=FROM_0, lr=POSITIVE, milestones=Kind((list,), (3, "x", None, (-1,), (.5,))), optimiser=NAME, momentum=Kind((), (*WRONG, None, -1, 2)), batch_size=COUNT, reduction=NAME, train=MAYBE_COUNT, test=MAYBE_COUNT, pgd_train=MAYBE_COUNT,
+                            mt=MAYBE_COUNT, precision=NAME)),
+    "recipes.find_recipe": (None, dict(profile="smoke", dataset="digits", method="at"), dict(profile=NAME, dataset=NAME, method=Kind((), (3, None, [])))),
+    "recipes.find_proof_recipe": (None, dict(profile="smoke", dataset="digits", test_labels="true"), dict(profile=NAME, dataset=NAME, test_labels=NAME)),
+    "recipes.stretched": (recipes.Recipe(2, .1, (1,)).stretched, dict(epochs=4), dict(epochs=COUNT)),
+    "recipes.default_strengths": (None, dict(method="llr", dataset="digits"), {}),
+    "recipes.find_dropout": (None, dict(dropout=.3, arch="CNN1"), dict(dropout=Kind((np.float64,), (*WRONG, 1, -1, math.inf)))),
+    "recipes.Tools": (None, dict(weight_decay=.1, label_smoothing=.1, ema=.9, validation=.2, augment="crop"), dict(weight_decay=Kind((), (*WRONG, 0, -1, math.inf)), label_smoothing=Kind((), (*WRONG, 0, 1)),
+                                                                                                                           ema=Kind((), (*WRONG, 0, 1)), validation=Kind((), (*WRONG, 0, 1)))),
+    "recipes.find_augment": (None, dict(augment="crop", dataset="digits"), dict(augment=NAME)),
+    "runs.RunName": (runs.RunName.parse, dict(path="smoke/digits/CNN1/at-seed0.json"), dict(path=Kind((Path,), ("x", "", 3, None, "a\0b", "smoke/digits/CNN1/at-seedx.json")))),
+    "runs.number_text": (None, dict(value=.5), dict(value=Kind((np.float64,), ("x", None, [], object(), 1j)))),
+    "runs.listed_rows": (None, dict(profile="smoke", datasets=None, studies=(), seeds=None), dict(profile=NAME, datasets=Kind((), (["x"], 3, "x")), studies=Kind((), (["x"], 3, "x")), seeds=Kind((), (["x"], 3, "x", [-1], [.5])))),
+    "records.read_record": (None, dict(path=RECORD), dict(path=Kind((str,), (None, 3, "x", "", "a\0b", [], {}, math.nan, ".", "x" * 5000)))),
+    "records.write_record": (lambda path, record: records.write_record(path, record), dict(path=RECORD, record=json.loads(RECORD.read_text())), dict(path=Kind((str,), (None, 3, "a\0b", [], {}, "x" * 5000)), record=Kind((dict,), (None, 3, "x", {}, [], {"kind": "train"})))),
+    "records.find_records": (None, dict(dataset="digits", kind="train", folders=(RECORD.parents[3],)), dict(dataset=Kind((), (None, 3, [], "a\0b")), kind=Kind((), (None, 3, [])), folders=Kind((), (3, None, "a\0b", ["a\0b"])))),
+    "records.load_trained": (lambda path: records.load_trained(path), dict(path=RECORD), dict(path=Kind((), (None, 3, "x", "", "a\0b", [])))),
+    "publishing.publish": (lambda paths, runs, results: publishing.publish(paths, runs=runs, results=results), dict(paths=[], runs="_runs", results="results"),
+                           dict(paths=Kind((), ("x", 3, None, [3], ["x"], ["a\0b"])), runs=Kind((), (None, 3, [], "a\0b")), results=Kind((), (None, 3, [], "a\0b")))),
+    "publishing.clean_page": (None, dict(path=Path(__file__).parent.parent / "nbs" / "000b_files.ipynb"), dict(path=Kind((str,), (None, 3, "x", "", "a\0b", [])))),
+    **{f"results.{n}": (getattr(results, n), dict(records=[], attack="pgd"), dict(records=Kind((), (3, None, [3], ["x"], [{}])), attack=NAME)) for n in ("results_table", "over_seeds", "against_paper")},
+    "statistics.wilson": (None, dict(hits=3, n=7, z=1.96), dict(hits=FROM_0, n=COUNT, z=POSITIVE)),
+    "statistics.upper_bound": (None, dict(k=1, n=7, confidence=.95), dict(k=FROM_0, n=COUNT, confidence=SHARE)),
+    "statistics.half_width": (None, dict(percent=50., n=10), dict(percent=Kind((), (*WRONG, None, -1, 101, math.inf)), n=COUNT)),
+    "statistics.difference_half_width": (None, dict(first=50., n_first=10, second=40., n_second=10), dict(first=Kind((), (*WRONG, None, -1, 101)), second=Kind((), (*WRONG, None, -1, 101)), n_first=COUNT, n_second=COUNT)),
+    "statistics.example_spread": (None, dict(percent=50., n=10), dict(percent=Kind((), (*WRONG, None, -1, 101, math.inf)), n=COUNT)),
+    "statistics.student": (None, dict(level=.95, degrees=3), dict(level=SHARE, degrees=COUNT)),
+    "statistics.prediction_interval": (None, dict(values=[1., 2.], level=.95), dict(values=Kind((np.array, torch.tensor), (None, 3, "x", [1.], [1., math.nan], [1., math.inf], ["a", "b"])), level=SHARE)),
+    "statistics.paired_difference": (None, dict(first=[1., 2.], second=[2., 4.], level=.95),
+                                     {**dict.fromkeys(("first", "second"), Kind((np.array, torch.tensor), (None, 3, "x", [1.], [1., math.nan], ["a", "b"]))), "level": SHARE}),
+    "statistics.holm": (None, dict(p_values=[.1, .2]), dict(p_values=Kind((np.array, torch.tensor), (None, 3, "x", [2.], [-.1], ["a"], [math.inf])))),
+    "noise.counter_uniform": (None, dict(index=torch.arange(3), shape=(2,), seed=0, stream=0), dict(index=Kind((), (None, 3, "x", torch.zeros(2))), shape=Kind((list,), (3, "x", None, (-1,), (.5,))), seed=Kind((np.int64,), (*WRONG, None, .5, True, 10**30)), stream=Kind((), (None, .5, [], object(), torch.zeros(3))))),
+    "noise.counter_normal": (None, dict(index=torch.arange(3), shape=(2,), seed=0, stream=0), dict(index=Kind((), (None, 3, "x", torch.zeros(2))), shape=Kind((list,), (3, "x", None, (-1,), (.5,))), seed=Kind((np.int64,), (*WRONG, None, .5, True, 10**30)), stream=Kind((), (None, .5, [], object(), torch.zeros(3))))),
+    "noise.NoiseKey": (lambda index, seed, stream: noise.NoiseKey(index, seed, stream).uniform((2,)), dict(index=torch.arange(3), seed=0, stream=0), dict(index=Kind((), (None, 3, "x", torch.zeros(2))), seed=Kind((np.int64,), (*WRONG, None, .5, True, 10**30)))),
+    "imagenet.restricted_imagenet": (None, dict(root="/nonexistent", download=False), dict(root=Kind((), (3, math.nan, [], "a\0b")))),
+    "checkpoints.read_checkpoint": (None, dict(path="/nonexistent"), dict(path=Kind((), (None, 3, "", "a\0b", [])))),
+    "checkpoints.load_checkpoint": (None, dict(path="/nonexistent", settings={}), dict(path=Kind((), (None, 3, "a\0b", [])))),
+    "ledger.reproduced": (None, dict(printed=1., values=[1., 2.], same_settings=True), dict(printed=Kind((np.float64,), (*WRONG, None)), values=Kind((np.array,), (None, 3, "x", [1.], [1., math.nan])))),
+    "ledger.second_opinion": (None, dict(path="/nonexistent.json", examples=3, device="cpu"), dict(path=Kind((), (None, 3, "", "a\0b", [])), examples=COUNT, device=ANY)),
+    "dropout.published_effects": (None, dict(dataset="mnist", attack="pgd"), dict(dataset=Kind((), (3, None, [])), attack=NAME)),
+    "dropout.study_rows": (None, dict(dataset="digits", profile="smoke", study="dropout"), dict(dataset=NAME, profile=NAME, study=Kind((), ("x", " ", 3, [], None)))),
+    "proof.relabelled": (None, dict(data=DIGITS, test_labels="random", seed=0), dict(data=DATA, test_labels=NAME, seed=FROM_0)),
+    "proof.plan": (None, dict(dataset="digits", profile="smoke", test_labels="true", lam=2., epochs=3, eps=.1, precision="float32", restarts=1, seed=0, device="cpu", results="_runs"),
+                   dict(dataset=NAME, profile=NAME, test_labels=NAME, lam=POSITIVE, epochs=MAYBE_COUNT, eps=MAYBE_RADIUS, precision=NAME, restarts=COUNT, seed=FROM_0, device=NAME)),
+    "checks.as_array": (None, dict(values=P), dict(values=Kind(POINTS.same, NO_ARRAY))),
+    "checks.check_images": (None, dict(images=X), dict(images=IMAGES)),
+    "checks.check_labels": (None, dict(labels=Y, n=9), dict(labels=LABELS)),
+    "checks.check_norm": (None, dict(norm="inf"), dict(norm=NORM)),
+    "checks.check_eps": (None, dict(eps=.1, norm="inf"), dict(eps=RADIUS, norm=NORM)),
+    "guard.frozen": (lambda model: list(guard.find_modules(guard.check_model(model))) and None, dict(model=NET), dict(model=Kind((), (None, 3, "x", nn.Linear)))),
+}
+
+
+def function_of(name: str):
+    "The function of an entry: that of its name, wherever no other is given; an inner one has an underscore."
+    module, _, attribute = name.split()[0].partition(".")
+    module = importlib.import_module(f"robustacc.{module}")
+    return FUNCTIONS[name][0] or getattr(module, attribute, None) or getattr(module, "_" + attribute)
+
+
+def equal(a, b) -> bool:
+    "Whether two results say the same; numbers to eight digits."
+    if isinstance(a, dict) and isinstance(b, dict): return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)): return len(a) == len(b) and all(map(equal, a, b))
+    if dataclasses.is_dataclass(a): return type(a) is type(b) and all(equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+    if isinstance(a, nn.Module) or callable(a): return type(a) is type(b)
+    try: return bool(np.allclose(np.asarray(a, float), np.asarray(b, float), rtol=1e-5, atol=1e-7, equal_nan=True))
+    except (TypeError, ValueError, RuntimeError): return str(a) == str(b)
+
+
+def damaged(rng: random.Random, value):
+    "A value near the valid one that nobody foresaw."
+    if isinstance(value, bool) or value is None: return rng.choice([value, str(value), int(bool(value)) + 2])
+    if isinstance(value, (int, float)): return rng.choice([value * 10.**rng.randint(-320, 300), -value, str(value), value + rng.uniform(-1, 1) * 10.**rng.randint(-9, 9), int(rng.uniform(-10, 10) * 10**rng.randint(0, 25)), np.float16(min(value, 60000)), torch.tensor(float(value))])
+    if isinstance(value, str): return rng.choice([value.upper(), value + " ", value[:-1], value[::-1], value + "\0", value * 500, value.encode(), "".join(rng.sample(value, len(value))) + rng.choice("é/.$\n")])
+    if isinstance(value, np.ndarray): return rng.choice([value * 1e300, -value.astype(float), value[..., None], value.ravel(), value[:1], value.astype(np.float16), value.astype(object), value.astype("M8[s]") if value.dtype.kind == "i" else value > 0, value.T])
+    if isinstance(value, (list, tuple)): return rng.choice([value[:-1], [*value, None], [value], [-1 for _ in value], value * 2, str(value)])
+    return rng.choice(EVERYTHING)
+
+
+def short(value) -> str:
+    try: return f"{type(value).__name__} {' '.join(repr(value).split())}"[:70]
+    except Exception: return type(value).__name__
+
+
+def said_by_name(error: Exception, key: str, value) -> bool:
+    "Whether an error names the parameter, or the value, or its type."
+    text, near = str(error).lower().replace("_", " "), ALIASES.get(key, ())
+    words = [*key.lower().split("_"), key.rstrip("s"), *near, type(value).__name__.lower(), str(value)[:30].lower(), repr(value)[:30].lower()]
+    return "unexpected keyword argument" in text or any(word and word in text for word in words)
+
+
+ALIASES = {"dataset": ("data set",), "examples": ("no such file",), "model": ("logits", "gradient", "classified"), "radii": ("eps",), "limits": ("limit", "check"), "net": ("linear, relu",), "queries": ("points", "images"), "reference": ("points", "images", "queries"), "fresh": ("points", "queries", "images"), "points": ("images", "queries"), "n": ("images",), "hits": ("n ",),
+           "weight": ("matrix",), "attack": ("returned", "attacks"), "images": ("shape", "queries", "labels"), "labels": ("images",), "query_labels": ("images",), "reference_labels": ("images",), "first": ("index", "values", "percent"), "second": ("values", "percent"), "records": ("record",), "path": ("file", "record"), "paths": ("runs", "record", "file"),
+           "step": ("steps",), "k": ("pairs",), "eps": ("radius",), "index": ("int64",), "dtype": ("mode",), "start": ("restarts",), "restarts": ("start",), "folders": ("path",), "z": ("n ",), "data": ("dataset",), "datasets": ("data set",), "studies": ("study",), "name": ("method",), "share": ("validation",), "n_first": ("n ",), "n_second": ("n ",)}
+
+
+def judge(function, call: dict, key: str, value, expected: str, right) -> str | None:
+    "What is wrong with the answer to one value, if anything."
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        try: found = function(**(call | {key: value}))
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            if expected == "same": return f"refused, though it means the same: {error}"[:150]
+            if not said_by_name(error, key, value): return f"refused without its name: {type(error).__name__}: {error}"[:150]
+            return None
+        except Exception as error: return f"{type(error).__name__}: {error}"[:150]
+    if expected == "same" and not equal(right, found): return f"another result: {short(found)}"
+    if expected == "refuse" and not [w for w in warned if issubclass(w.category, UserWarning)]: return f"not refused: {short(found)}"
+    return None
+
+
+def faults(name: str) -> tuple[list[str], int]:
+    "All that is wrong with a function, and how many values it was given."
+    function, (_, call, kinds) = function_of(name), FUNCTIONS[name]
+    rng, wrong, count = random.Random(f"{SEED} {name}"), [], 0
+    try: right = function(**call)
+    except (OSError, ValueError) as error: right = error                      # a file that is not there
+    for key, valid in call.items():
+        kind = kinds.get(key, ANY)
+        tried = [("same", make(valid), i) for i, make in enumerate(kind.same)] if not isinstance(right, Exception) and valid is not None else []
+        tried += [("refuse", v(valid) if inspect.isfunction(v) and v.__module__ == __name__ and v not in NO_ARRAY else v, i) for i, v in enumerate(kind.refuse)]
+        tried += [("either", v, i) for i, v in enumerate(EVERYTHING)] + [("either", damaged(rng, valid), i) for i in range(8)]
+        for expected, value, i in tried:
+            count += 1
+            if fault := judge(function, call, key, value, expected, right): wrong.append(f"{key} = {short(value)} [{expected} {i}]: {fault}")
+    return wrong, count
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROBUSTACC_DATA", "/nonexistent")
+    return tmp_path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_value_is_right_refused_by_name_or_warned_of(name, empty_folder):
+    wrong, count = faults(name)
+    assert not wrong, f"{len(wrong)} of {count} values:\n" + "\n".join(wrong[:60])
+    assert count >= LEAST
+    assert list(empty_folder.iterdir()) == []
+
+
+def test_no_public_function_is_left_out():
+    tried = {name.split()[0].split(".")[1] for name in FUNCTIONS} | {name.split(".")[0] for name in test_arguments.FUNCTIONS}
+    tried |= {"method_label", "label_order", "published_label", "solve"}
+    for module in MODULES:
+        m = importlib.import_module(f"robustacc.{module}")
+        public = {n for n in m.__all__ if callable(getattr(m, n)) and not n.isupper()}
+        left = public - tried - set(BLOCKS.get(module, "").split()) - {"from_arrays", "load", "batches", "robust"}
+        assert not left, f"robustacc.{module}: {sorted(left)}"
+
+
+if __name__ == "__main__":                                                    # the list of results
+    import faulthandler
+    import sys
+    total = 0
+    for name in [n for n in FUNCTIONS if not sys.argv[1:] or n.startswith(tuple(sys.argv[1:]))]:
+        faulthandler.dump_traceback_later(240, exit=True)
+        wrong, count = faults(name)
+        total += count
+        print(f"{name}: {count} values, {len(wrong)} faults", flush=True)
+        for line in wrong: print("   ", line)
+    print(total, "values")
