@@ -7,6 +7,7 @@ __all__ = ['option', 'parse_option', 'fraction', 'add_settings', 'given_settings
 
 # %% ../nbs/000f_commands.ipynb #5488517f
 import json
+import os
 import re
 import sys
 from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
@@ -113,6 +114,6 @@ def _help(prog: str) -> RawDescriptionHelpFormatter:
 
 
 def _end(said: str, status: int) -> None:
-    "Say why, and end the process."
-    print(said, file=sys.stderr)
+    "Say why, and end the process; of several that a launcher has started, the first one speaks."
+    if os.environ.get("RANK", "0") == "0": print(said, file=sys.stderr)
     sys.exit(status)

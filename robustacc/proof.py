@@ -283,7 +283,7 @@ def _beside_paper(records: Sequence[dict],  # of runs on one data set
     return rows
 
 # %% ../nbs/08_proof_of_concept.ipynb #db1142ba
-def _prove(options: Namespace) -> dict:
+def _run_options(options: Namespace) -> dict:
     "The command: fit training and test set together, measure, and print it beside the paper's."
     values = given_settings(options, Settings)
     try: record = run(**values)
@@ -293,7 +293,7 @@ def _prove(options: Namespace) -> dict:
     return record
 
 
-main = Command(_prove, lambda parser: add_settings(parser, Settings), "python -m robustacc.proof", "Robust training with access to the test set (Appendix B, Table 6).",
+main = Command(_run_options, lambda parser: add_settings(parser, Settings), "python -m robustacc.proof", "Robust training with access to the test set (Appendix B, Table 6).",
                ("--dataset mnist --profile quick", "--test_labels random"), (DivergedError,))
 
 # %% ../nbs/08_proof_of_concept.ipynb #69bea280

@@ -15,10 +15,20 @@ from typing import Any
 from .arguments import check_count, check_kind, check_number
 from .checks import check_choice, unknown_name
 
-# %% ../nbs/00ba_recipes.ipynb #64dd8c56
+# %% ../nbs/00ba_recipes.ipynb #1b19b57a
 PRECISIONS = ("float32", "bfloat16")  # of the network inside training attacks
 
 
+def _check_recipe(recipe) -> None:
+    "`ValueError` names a value of a recipe that is unknown or out of range."
+    check_choice("precision", recipe.precision, PRECISIONS), check_choice("optimiser", recipe.optimiser, ("sgd", "adam")), check_choice("reduction", recipe.reduction, ("sum", "mean"))
+    check_count("epochs", recipe.epochs, 0), check_count("batch_size", recipe.batch_size, 1)
+    check_number("lr", recipe.lr, 0), check_number("momentum", recipe.momentum, 0, 1)
+    for name in ("train", "test", "pgd_train", "mt"):
+        if getattr(recipe, name) is not None: check_count(name, getattr(recipe, name), 1)
+    for milestone in check_kind("milestones", recipe.milestones, tuple, list): check_count("milestones", milestone, 0)
+
+# %% ../nbs/00ba_recipes.ipynb #64dd8c56
 @dataclass(frozen=True)
 class Recipe:
     "How a row is trained and on how many examples it is measured."
@@ -36,13 +46,7 @@ class Recipe:
     precision: str = "float32"  # one of `PRECISIONS`: of the network inside training attacks
     channels_last: bool = False  # memory layout of images and convolutions
 
-    def __post_init__(self):
-        check_choice("precision", self.precision, PRECISIONS), check_choice("optimiser", self.optimiser, ("sgd", "adam")), check_choice("reduction", self.reduction, ("sum", "mean"))
-        check_count("epochs", self.epochs, 0), check_count("batch_size", self.batch_size, 1)
-        check_number("lr", self.lr, 0), check_number("momentum", self.momentum, 0, 1)
-        for name in ("train", "test", "pgd_train", "mt"):
-            if getattr(self, name) is not None: check_count(name, getattr(self, name), 1)
-        for milestone in check_kind("milestones", self.milestones, tuple, list): check_count("milestones", milestone, 0)
+    def __post_init__(self): _check_recipe(self)
 
     @property
     def dtype(self) -> Any:  # a torch.dtype, or None for float32

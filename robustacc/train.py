@@ -52,7 +52,7 @@ class Settings:
     beta: float | None = option(None, "strength of TRADES and GR, 0 or more", group="the row")
     lam: float | None = option(None, "lambda of RST and LLR, 0 or more", group="the row")
     mu: float | None = option(None, "mu of LLR, 0 or more", group="the row")
-    hyper: str | None = option(None, "further hyper-parameters of a method of your own, such as margin=.5,power=2", group="the row")
+    hyper: str | None = option(None, "further hyper-parameters of a method of your own, each as name and value, joined by commas", group="the row")
     variant: str = option("paper", "paper: the printed equations; released: what the published code computes", group="the row")
     dropout: float | None = option(None, "None: as published; 0: all off; p < 1: every dropout layer", group="for better generalisation")
     validation: float | None = option(None, "early stopping: share of the training set held out, above 0 and at most .5", group="for better generalisation")
@@ -127,7 +127,7 @@ def check_whole(name: str,  # of the setting
 def _hyper(text: str | None) -> dict:
     "Further hyper-parameters by name; `ValueError` for a text that is no list of them."
     parts = [re.fullmatch(r"([A-Za-z]\w*)=([\w.+-]+)", part.strip(), re.ASCII) for part in text.split(",")] if text is not None else []
-    if not all(parts) or len({part[1] for part in parts}) < len(parts): raise ValueError(f"hyper {text!r}: it must be names and values, each name once, such as margin=.5,power=2")
+    if not all(parts) or len({part[1] for part in parts}) < len(parts): raise ValueError(f"hyper {text!r}: it must be names and values, each name once, name=value, joined by commas")
     words = {"true": True, "false": False}
     return {part[1]: words[part[2].lower()] if part[2].lower() in words else parse_option(part[2], int | float | None) for part in parts}
 
