@@ -164,7 +164,7 @@ def read_pictures(
     **options: int | bool | str | None,  # as in `read_picture`
 ) -> Iterator[_Picture]:  # one for each path, in their order
     "Read many pictures, decoded by several threads; the first file that can't be read ends it with its error."
-    if isinstance(paths, str | Path | bytes) or not hasattr(paths, "__iter__"): check_kind("paths", paths, list, tuple)
+    if isinstance(paths, str | Path | bytes) or not hasattr(paths, "__iter__") or getattr(paths, "ndim", 1) == 0: check_kind("paths", paths, list, tuple)
     one = lambda item: read_picture(item[0], content=item[1], **options) if isinstance(item, tuple) else read_picture(item, **options)
     items = iter(paths)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
