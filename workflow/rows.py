@@ -32,7 +32,7 @@ def listed(profile: str, datasets: list[str] | None, studies: list[str], seeds: 
     "The rows of a profile's configuration, the cheapest first; `ValueError` names an unknown data set or study."
     rows = listed_rows(profile, datasets=datasets or None, studies=["", *studies], seeds=seeds)
     once = {str(plan(**row).path): row for row in rows}
-    return sorted(once.values(), key=lambda row: PASSES[row["method"]] * plan(**row).recipe.epochs)
+    return sorted(once.values(), key=lambda row: PASSES.get(row["method"], max(PASSES.values())) * plan(**row).recipe.epochs)
 
 
 def start(row: dict, results: Path) -> subprocess.Popen:
