@@ -78,9 +78,11 @@ def _left(bound: _Bound, block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _limits(bound: _Bound, gain: np.ndarray, squared: np.ndarray) -> np.ndarray:
-    "(n,) float32: the product's limits for squared distances, upwards; infinity stays."
+    "(n,) float32: the product's limits for squared distances, upwards; infinities stay."
     limit = squared * (1 + 2**-30) / bound.scale**2 + gain
-    return np.nextafter((limit + np.abs(limit) * 2**-30 + _TINY).astype(np.float32), np.float32(np.inf))
+    finite = np.isfinite(limit)                                                 # minus infinity, where nothing is near enough, stays too
+    limit[finite] += np.abs(limit[finite]) * 2**-30 + _TINY
+    return np.nextafter(limit.astype(np.float32), np.float32(np.inf))
 
 # %% ../nbs/00d_projection.ipynb #c93adf01
 _FULL = 8  # what a coordinate of a full comparison costs, in multiplications of the product; for floats four times as much

@@ -232,7 +232,7 @@ FUNCTIONS = {  # name: the function, a valid call, and the kinds of its paramete
     "publishing.publish": (lambda paths, runs, results: publishing.publish(paths, runs=runs, results=results), dict(paths=[], runs="_runs", results="results"),
                            dict(paths=Kind((), ("x", 3, None, [3], ["x"], ["a\0b"])), runs=Kind((), (None, 3, [], "a\0b")), results=Kind((), (None, 3, [], "a\0b")))),
     "publishing.clean_page": (None, dict(path=Path(__file__).parent.parent / "nbs" / "000b_files.ipynb"), dict(path=Kind((str,), (None, 3, "x", "", "a\0b", [])))),
-    **{f"results.{n}": (getattr(results, n), dict(records=[], attack="pgd"), dict(records=Kind((), (3, None, [3], ["x"], [{}])), attack=NAME)) for n in ("results_table", "over_seeds", "against_paper")},
+    **{f"results.{n}": (getattr(results, n), dict(records=[], attack="pgd"), dict(records=Kind((), (3, None, [3], ["x"], [{}])), attack=NAME)) for n in ("results_table", "against_paper")},
     "statistics.wilson": (None, dict(hits=3, n=7, z=1.96), dict(hits=FROM_0, n=COUNT, z=POSITIVE)),
     "statistics.upper_bound": (None, dict(k=1, n=7, confidence=.95), dict(k=FROM_0, n=COUNT, confidence=SHARE)),
     "statistics.half_width": (None, dict(percent=50., n=10), dict(percent=Kind((), (*WRONG, None, -1, 101, math.inf)), n=COUNT)),
