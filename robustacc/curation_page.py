@@ -138,7 +138,7 @@ svg{max-width:36rem;width:100%}svg text{font-size:13px;fill:var(--ink)}svg line{
 .skip{position:absolute;left:-999rem}.skip:focus{left:1rem;top:1rem;background:var(--paper)}
 """
 
-# %% ../nbs/02e_curation_page.ipynb #959828d9
+# %% ../nbs/02e_curation_page.ipynb #cb5203be
 def _plans(data: LabelledSet, report: Mapping) -> str:
     "What would have to be removed or relabelled, folded away."
     parts = [("conflicts", "until no conflict is left", report["remove"]["conflicts"]), ("all", "until no close pair is left", report["remove"]["all"])]
@@ -151,7 +151,7 @@ def _plans(data: LabelledSet, report: Mapping) -> str:
     cells = [(data.name(c["index"]), data.classes[c["label"]], data.classes[c["most_frequent"]], "tie" if c["tie"] else "", str(c["component"])) for c in report["relabel"]["changes"][:1000]]
     return "".join(texts) + _table(f"Fewest labels to change: {report['relabel']['labels']:,}", ("image", "label", "most frequent among close images", "tie", "images in the component"), cells)
 
-
+# %% ../nbs/02e_curation_page.ipynb #959828d9
 def curation_page(
     data: LabelledSet,  # the set
     found: Curation,  # what `curate` found in it

@@ -177,11 +177,17 @@ def _look_back(epoch: int,  # that has ended, counted from 1
     return entry
 
 # %% ../nbs/04f_fitting.ipynb #6166851d
-def _check_fit(model: nn.Module, data: Data, method: Method, recipe: Recipe, seed: int, device: str, tools: Tools) -> Tools:
+def _check_fit(model: nn.Module, data: Data, method: Method, recipe: Recipe, seed: int, device: str) -> None:
     "`ValueError` for what is no network, data set, method or recipe, and for numbers out of range."
     for name, value, kind in (("model", model, nn.Module), ("data", data, Data), ("method", method, Method), ("recipe", recipe, Recipe)): check_kind(name, value, kind)
     check_count("seed", seed, 0, 2**63 - 1), check_device(device)
-    return tools
+
+
+def _progress_bar(training: Training, data: Data, method: Method, recipe: Recipe, show: bool):
+    "A bar over all images of all epochs, at the place where the training is."
+    from tqdm import tqdm
+    n = len(data.train)
+    return tqdm(total=recipe.epochs * n, initial=training.epoch * n + min(training.step * recipe.batch_size, n), desc=f"{data.name} {method.label}", unit="img", disable=not show)
 
 # %% ../nbs/04f_fitting.ipynb #1ee709b9
 def fit(model: nn.Module,  # trained in place
@@ -203,17 +209,15 @@ def fit(model: nn.Module,  # trained in place
         progress: bool = True,  # show a bar
         ) -> list[dict]:  # per epoch: loss, lr, train_acc, test_acc, with `best` val_acc and adv_val_acc (percent)
     "Train a network, or go on training it. `DivergedError`, `CheckpointError`, `LockedError` and `OSError` say what to do."
-    from tqdm import tqdm
-    tools, group = _check_fit(model, data, method, recipe, seed, device, Tools(weight_decay=weight_decay, ema=ema)), find_group(device) if group is None else group
+    _check_fit(model, data, method, recipe, seed, device)
+    tools, group = Tools(weight_decay=weight_decay, ema=ema), find_group(device) if group is None else group
     model.to(device := group.device or device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format)
     group.broadcast(model.state_dict().values())
-    threat, average, n = Threat(data.eps if eps is None else eps), _averaging(model, ema) if ema else None, len(data.train)
+    threat, average = Threat(data.eps if eps is None else eps), _averaging(model, ema) if ema else None
     training, net = Training(model, make_optimiser(model, recipe, tools.weight_decay), average, best), average.module if average else model
     replayed = Replayed(_whole_step(model, training.optimiser, method, recipe, threat, seed)) if replay and replayable(method, device, group) else None
     settings = {} if checkpoint is None else training_settings(model, data, method, recipe, best, eps=threat.eps, seed=seed, ema=ema, weight_decay=weight_decay)
-    with (keeping(training, checkpoint, every, settings, group) as keep,
-          tqdm(total=recipe.epochs * n, initial=training.epoch * n + min(training.step * recipe.batch_size, n),
-               desc=f"{data.name} {method.label}", unit="img", disable=not (progress and group.leads)) as bar):
+    with keeping(training, checkpoint, every, settings, group) as keep, _progress_bar(training, data, method, recipe, progress and group.leads) as bar:
         while (epoch := training.epoch) < recipe.epochs:
             rate = recipe.learning_rate(epoch)
             for parameters in training.optimiser.param_groups: parameters["lr"] = rate

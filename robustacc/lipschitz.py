@@ -71,6 +71,13 @@ def _ascend_ratio(search, ask: Callable, images: Tensor, start: Tensor, threat: 
     def ratio(x): return _lipschitz_ratio(logits, ask(x), images, x, p=search.p, q=search.q)
     return ascend(ratio, images, start, threat, steps=search.steps, step_size=search.step * threat.eps, keep=search.keep)
 
+# %% ../nbs/03a_lipschitz.ipynb #b7d9ed83
+def _value_there(search, ask: Callable, images: Tensor, found: Tensor, index: Tensor | None) -> Tensor:
+    "The quotient (n,) between images and the points found, with a model that is frozen; of margin 2 where that is asked for."
+    with torch.no_grad(): logits, moved = (check_output(ask(x), len(images), index) for x in (images, found))
+    values = _lipschitz_ratio(logits, moved, images, found, p=search.p, q=search.q, offset=1e-6 if search.variant == "released" else 0.)
+    return values if search.normalise == "none" else 2 * values / top_two_margin(logits)
+
 # %% ../nbs/03a_lipschitz.ipynb #d53d9bcc
 @dataclass(frozen=True)
 class LocalLipschitz:
@@ -109,9 +116,7 @@ class LocalLipschitz:
                  ) -> Tensor:  # (n,) in logits per pixel unit
         "Values of the quotient where the search ends."
         found = self.find(model, images, threat, index=index, seed=seed)
-        with torch.autocast(images.device.type, enabled=False), frozen(model) as ask, torch.no_grad(): logits, moved = (check_output(ask(x), len(images), index) for x in (images, found))
-        values = _lipschitz_ratio(logits, moved, images, found, p=self.p, q=self.q, offset=1e-6 if self.variant == "released" else 0.)
-        return values if self.normalise == "none" else 2 * values / top_two_margin(logits)
+        with torch.autocast(images.device.type, enabled=False), frozen(model) as ask: return _value_there(self, ask, images, found, index)
 
 # %% ../nbs/03a_lipschitz.ipynb #51d4d4d2
 def top_two_margin(logits: Tensor,  # (n, C), C of 2 or more

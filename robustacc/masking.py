@@ -93,15 +93,19 @@ class MaskingReport:
         "The report that was kept."
         return cls(tuple(_Finding(**finding) for finding in kept["findings"]), *(tuple(kept[part]) for part in ("radii", "white_box", "black_box")))
 
-    def __repr__(self) -> str:
-        rows = [f"{f.name:24s} {f.value:10.3g} {f.threshold:8.3g}  {f.warning or 'ok'}" for f in self.findings]
-        curve = [f"accuracy at eps {r:.3g}: {w:.1%} white box" for r, w in zip(self.radii, self.white_box)]
-        curve = [f"{line}, {b:.1%} black box" for line, b in zip(curve, self.black_box)] or curve
-        return "\n".join([f"{'check':24s} {'measured':>10s} {'limit':>8s}", *rows, *curve])
+    def __repr__(self) -> str: return _as_text(self)
 
     def _repr_html_(self) -> str: return _as_table(self)
 
 # %% ../nbs/03c_masking.ipynb #68e9c0d9
+def _as_text(report: MaskingReport) -> str:
+    "The findings and the accuracies, a line each."
+    rows = [f"{f.name:24s} {f.value:10.3g} {f.threshold:8.3g}  {f.warning or 'ok'}" for f in report.findings]
+    curve = [f"accuracy at eps {r:.3g}: {w:.1%} white box" for r, w in zip(report.radii, report.white_box)]
+    curve = [f"{line}, {b:.1%} black box" for line, b in zip(curve, report.black_box)] or curve
+    return "\n".join([f"{'check':24s} {'measured':>10s} {'limit':>8s}", *rows, *curve])
+
+
 def _as_table(report: MaskingReport) -> str:
     "The findings in HTML."
     cells = [(f.name, f"{f.value:.3g}", f"{f.threshold:.3g}", "⚠ " + f.warning if f.warning else "✓") for f in report.findings]

@@ -81,6 +81,9 @@ def _move_length(delta: Tensor, u: Tensor, side: int, eps: float) -> Tensor:
     return torch.where(first, mixed / length(mixed).clamp_min(1e-12) * wanted, delta.masked_fill(second, 0))
 
 # %% ../nbs/03aa_random_search.ipynb #1e229079
+_BLOCK = 64  # queries whose random numbers are drawn at once
+
+
 def _first_points(images: Tensor, threat: Threat, key: NoiseKey) -> Tensor:
     "Where the search starts: stripes for l-infinity, tiles of bumps for l2."
     channels, height, width = images.shape[1:]
@@ -98,9 +101,6 @@ def _next_points(points: Tensor, images: Tensor, u: Tensor, side: int, threat: T
     return threat.project(images + _move_length(points - images, u, min(max(side, 3) | 1, height, width), eps), images)
 
 # %% ../nbs/03aa_random_search.ipynb #b0385588
-_BLOCK = 64  # queries whose random numbers are drawn at once
-
-
 @dataclass(frozen=True)
 class Square(Attack):
     "Random search with squares (Andriushchenko et al. 2020), without any gradient; for images (n, c, h, w) and both norms."

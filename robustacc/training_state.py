@@ -72,6 +72,17 @@ class EarlyStopping:
             self.state = {name: value.detach().clone() for name, value in model.state_dict().items()}
         return {"val_acc": score[1], "adv_val_acc": score[0]}
 
+# %% ../nbs/04e_training_state.ipynb #0292207b
+def _parts(training: "Training") -> dict[str, dict[str, torch.Tensor]]:
+    "What a training consists of, by part: model, random state, and where there are any average, best epoch and moments."
+    parts = {"model": training.model.state_dict(), "random": {"cpu": torch.get_rng_state()}}
+    device = next(training.model.parameters()).device
+    if device.type == "cuda": parts["random"]["cuda"] = torch.cuda.get_rng_state(device)
+    if training.average is not None: parts["average"] = training.average.state_dict()
+    if training.best is not None and training.best.state: parts["best"] = training.best.state
+    for i, moments in training.optimiser.state_dict()["state"].items(): parts[f"optimiser/{i}"] = {k: v for k, v in moments.items() if v is not None}
+    return parts
+
 # %% ../nbs/04e_training_state.ipynb #eef90a7b
 @dataclass
 class Training:
@@ -95,13 +106,7 @@ class Training:
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
         "Weights and buffers, moments of the optimiser, the average, the best epoch's weights, random state."
-        parts = {"model": self.model.state_dict(), "random": {"cpu": torch.get_rng_state()}}
-        device = next(self.model.parameters()).device
-        if device.type == "cuda": parts["random"]["cuda"] = torch.cuda.get_rng_state(device)
-        if self.average is not None: parts["average"] = self.average.state_dict()
-        if self.best is not None and self.best.state: parts["best"] = self.best.state
-        for i, moments in self.optimiser.state_dict()["state"].items(): parts[f"optimiser/{i}"] = {k: v for k, v in moments.items() if v is not None}
-        return {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
+        return {f"{part}/{name}": value for part, values in _parts(self).items() for name, value in values.items()}
 
     def check_loss(self,
                    loss: float,  # mean over a batch

@@ -7,6 +7,7 @@ import pickle
 import socket
 import stat
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -580,7 +581,11 @@ def test_from_arrays_takes_whatever_a_user_has():
 
 def test_nearly_black_images_are_taken_with_a_warning():
     images, labels = np.arange(8, dtype=np.uint8).reshape(2, 2, 2) % 2, [0, 1]
-    with pytest.warns(UserWarning, match="train_images: uint8 with values 0 and 1 only"): Data.from_arrays(images, labels, images, labels, eps=.1)
+    with pytest.warns(UserWarning, match="train_images: uint8 with values 0 and 1 only"): data = Data.from_arrays(images, labels, 255 * images, labels, eps=.1)
+    assert np.array_equal(data.train.images, images[:, None]) and np.array_equal(data.test.images, 255 * images[:, None])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Data.from_arrays(255 * images, labels, 2 * images, labels, eps=.1)                 # black and white, or a value above 1: no doubt what is meant
 
 
 def test_labels_of_any_integer_type():
