@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .attacks import PGD, Threat
+from .arguments import check_count
 from .checks import unknown_name
 from .commands import Command
 from .data import Data, load
@@ -52,8 +53,8 @@ class Trial:
         if not 0 < self.eps <= 1: raise ValueError(f"eps {self.eps!r}: it must be above 0 and at most 1")
         if not 0 < self.width <= 8: raise ValueError(f"width {self.width!r}: it must be above 0 and at most 8")
         if not 0 <= self.noise <= 1: raise ValueError(f"noise {self.noise!r}: it must be 0 to 1")
-        for name, least in (("n", _BATCH), ("steps", 1), ("seed", 0)):
-            if getattr(self, name) < least: raise ValueError(f"{name} {getattr(self, name)!r}: it must be a whole number of {least} or more")
+        for name, least in (("n", _BATCH), ("steps", 1), ("seed", 0)): check_count(name, getattr(self, name), least)
+        if self.kept == "clean" and self.noise == 1: raise ValueError("noise 1 with kept 'clean': it must be below 1, no example would be left")
 
 # %% ../nbs/08b_experiments.ipynb #45c7917b
 def _trial_name(trial: Trial,  # any
@@ -196,9 +197,17 @@ def _gather(kind: str,  # of the experiment: "cost" or "label_noise"
            notebook: str = "08b_experiments.ipynb",  # named in the record
            ) -> dict | None:  # the record; None where no trial is finished
     "Write the record of an experiment from those of its trials; an earlier one, with fewer trials, is replaced."
+    path = results_folder(runs) / kind / f"{dataset}.json"
+    while True:
+        try:
+            with lock(path): return _gathered(kind, dataset, trials, path, runs, notebook)
+        except LockedError: time.sleep(.1)                                      # another process of the same list writes it just now
+
+
+def _gathered(kind: str, dataset: str, trials: Sequence[Trial], path: Path, runs: str | Path, notebook: str) -> dict | None:
+    "The record of an experiment, written anew; for who holds its lock."
     found = _trial_records(trials, runs=runs)
     if not found: return None
-    path = results_folder(runs) / kind / f"{dataset}.json"
     path.unlink(missing_ok=True)
     each = [{"settings": r["settings"], "metrics": r["metrics"], "data": r["data"], "environment": r["environment"], "source": r["source"], "seconds": r["seconds"]} for r in found.values()]
     return write_record(path, {"kind": kind, "settings": {"dataset": dataset, "planned": len(trials), "finished": len(found)}, "metrics": {"trials": each},

@@ -172,7 +172,7 @@ def _options(parser: ArgumentParser) -> None:
     "Which table or data set, and where to look."
     parser.add_argument("--table", type=int, metavar="NUMBER", help="a table of the paper whose rows are runs: 2, 3, 4 or 9 to 14")
     parser.add_argument("--dataset", metavar="NAME", help="a data set: all its rows, or those of the table")
-    parser.add_argument("--attack", default="pgd", help="of a data set's rows: pgd or mt (default: %(default)s)")
+    parser.add_argument("--attack", help="of a data set's rows: pgd or mt (default: pgd)")
     parser.add_argument("--runs", default="_runs", metavar="FOLDER", help="your own records, looked at first (default: %(default)s)")
     parser.add_argument("--results", default="results", metavar="FOLDER", help="the published records (default: %(default)s)")
 
@@ -186,10 +186,14 @@ def _text(value: object) -> str:
 def _show(options: Namespace) -> dict:
     "The command: print our rows beside the paper's."
     if options.table is None and options.dataset is None: raise ValueError("--table NUMBER or --dataset NAME: one of them must be given")
-    check_choice("attack", options.attack, list(ROW_TABLES))
+    if options.table is not None and options.attack is not None: raise ValueError(f"attack {options.attack}: it must be left out with --table, which is printed for one attack")
+    if options.attack is not None: check_choice("attack", options.attack, list(ROW_TABLES))
     folders = (check_path("runs", options.runs), check_path("results", options.results))
     if options.table is not None: rows = _beside_table(options.table, dataset=options.dataset, folders=folders)
-    else: rows = results_table(find_records(options.dataset, folders=folders), attack=options.attack)
+    else:
+        found = find_records(options.dataset, folders=folders)
+        if not found: check_choice("dataset", options.dataset, list(DATASETS))  # one of your own has records, or there is nothing to show
+        rows = results_table(found, attack=options.attack or "pgd")
     if not any(row["whose"].startswith("ours") for row in rows): print(f"none of these rows was run: no record in {options.runs} or {options.results}", file=sys.stderr)
     cells = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)] if rows else []
     widths = [max(map(len, column)) for column in zip(*cells)]

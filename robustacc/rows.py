@@ -84,7 +84,7 @@ def _our_row(runs: Sequence[dict], alike: Sequence[Sequence[dict]]) -> dict:
     for attack in ROW_TABLES if comparable(s) else ():
         printed = printed_row(s, attack) or {}
         for column, key in (("test_acc", "test_acc"), (attack, "adv_test_acc")):
-            if found.get(column) is not None and printed.get(key) is not None: found[f"difference_{column}"] = round(found[column] - printed[key], 3)
+            if found.get(column) is not None and printed.get(key) is not None and f"difference_{column}" not in found: found[f"difference_{column}"] = round(found[column] - printed[key], 3)
     if comparable(s) and (row := printed_row(s)): found["verdict"] = _verdict(runs, alike, row)
     return {column: found.get(column) for column in ROW_COLUMNS}
 
@@ -98,9 +98,10 @@ def _printed_rows() -> list[dict]:
                 label = _label(row)
                 mine = found.setdefault((row["dataset"], row["arch"], label), dict.fromkeys(ROW_COLUMNS) | {
                     "source": "paper", "dataset": row["dataset"], "network": row["arch"], "row": label, "profile": "paper", "records": "", "printed": "", "printed_row": label})
-                mine |= {"test_acc": row.get("test_acc"), attack: row.get("adv_test_acc"), "printed": f"{mine['printed']} {number}".strip()}
-                mine |= {c: row[k] for c, k in (("train_acc", "train_acc"), ("lipschitz", "test_lipschitz"), ("gap", "gap"), ("adv_gap", "adv_gap"))
-                         if row.get(k) is not None and (attack == "pgd" or c != "adv_gap")}
+                mine["printed"] = f"{mine['printed']} {number}".strip()
+                given = {attack: row.get("adv_test_acc"), "lipschitz": row.get("test_lipschitz"), **{c: row.get(c) for c in ("train_acc", "test_acc", "gap")}}
+                if attack == "pgd": given["adv_gap"] = row.get("adv_gap")
+                mine |= {c: v for c, v in given.items() if mine[c] is None and v is not None}  # where two tables differ, the first one counts
     return list(found.values())
 
 

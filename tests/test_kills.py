@@ -21,13 +21,6 @@ from test_train import chapter  # noqa: F401
 KILLS = 20
 
 
-def few_digits():
-    "Training would take too long on all."
-    from robustacc import train
-    usual = train.load
-    train.load = lambda name: usual(name).take(train=60, test=20)
-
-
 def separation(folder):
     from robustacc.separation import main
     main(["--dataset=digits", f"--json={folder / 'out' / 'digits.json'}", "--backend=brute"])

@@ -20,6 +20,7 @@ from ..records import RECORD_SCHEMA
 from ..rows import ROW_COLUMNS, all_rows, table_rows
 from ..runs import RunName
 from .cells import front_matter, read_notebook, write_notebook
+from ..smoothness import orderings
 from .pages import TITLES, fill, is_row, new_page, prose, rank, without_heading
 
 # %% ../../nbs/10c_site_findings.ipynb #229db63a
@@ -30,20 +31,6 @@ def _best(rows: Sequence[dict], dataset: str, method: str = "") -> dict | None:
     wider = [r for r in own if r["profile"] != "smoke" and len({q["row"] for q in own if q["profile"] == r["profile"]}) > 1]
     first = first if len(first) > 2 or not wider else [r for r in wider if r["profile"] == min((q["profile"] for q in wider), key=rank)]
     return max(first, key=lambda r: r["mt"]) | {"of": len(first)} if first else None
-
-
-def _smoothness(rows: Sequence[dict]) -> list[dict]:
-    "Rank correlation of the Lipschitz constant with accuracy under PGD, over the plain rows of a data set, network and profile."
-    from scipy.stats import spearmanr
-    groups, found = {}, []
-    for row in rows:
-        if row["lipschitz"] is not None and row["pgd"] is not None and "," not in row["row"]:
-            groups.setdefault((row["source"], row["dataset"], row["network"], row["profile"]), []).append(row)
-    for key, own in groups.items():
-        strong = [r for r in own if r["row"].split("(")[0] not in ("Natural", "GR")]
-        values = [spearmanr([r["lipschitz"] for r in some], [r["pgd"] for r in some]) if len(some) > 3 else None for some in (own, strong)]
-        found += [dict(zip(("source", "dataset", "network", "profile"), key)) | {"n": len(own), "n_strong": len(strong), "all": values[0], "strong": values[1]}] if values[0] else []
-    return found
 
 # %% ../../nbs/10c_site_findings.ipynb #c0444dcc
 def _coverage(pairs: Sequence[tuple[dict, list[dict]]]) -> list[dict]:
@@ -59,7 +46,8 @@ def _facts(records: Sequence[dict], rows: Sequence[dict]) -> dict:
     printed = {number: table(number) for number in range(1, 15)}
     pairs = {number: table_rows(number, rows) for number, some in printed.items() if "adv_test_acc" in some[0]}
     columns = {"rows": rows, "best": {d: _best(rows, d) for d in {r["dataset"] for r in rows}}, "natural": {d: _best(rows, d, "Natural") for d in {r["dataset"] for r in rows}}}
-    return columns | {"one": one, "many": by_kind, "smoothness": _smoothness(rows), "ours": [r for r in rows if r["source"] == "ours"], "names": TITLES,
+    judged = [dict(zip(("source", "dataset", "network", "profile"), key)) | {"found": o} for key, o in orderings(rows).items() if o.verdict != "too few rows"]
+    return columns | {"smoothness": judged, "one": one, "many": by_kind, "ours": [r for r in rows if r["source"] == "ours"], "names": TITLES,
                       "ledger": list(LEDGER), "printed_tables": printed, "all_pairs": pairs,
                       "coverages": {number: _coverage(some) for number, some in pairs.items()}}
 
