@@ -81,7 +81,7 @@ def _check_options(options: Namespace) -> None:
     "`ValueError` for options that do not go together, or are out of range."
     if (options.data is None) == (options.dataset is None): raise ValueError("data: it must be a path, or --dataset the name of a data set, and not both")
     if options.data is not None and not options.data: raise ValueError("data '': it must be a path")
-    for name in ("test", "labels_file", "groups_file", "pattern", "size"):
+    for name in ("test", "labels_file", "groups_file", "column", "pattern", "size"):
         if options.dataset and getattr(options, name): raise ValueError(f"--{name.replace('_', '-')}: it must be left out with --dataset")
     for name in ("test_labels_file", "test_groups_file"):
         if getattr(options, name) and not options.test: raise ValueError(f"--{name.replace('_', '-')}: it must come with --test")

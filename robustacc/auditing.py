@@ -112,7 +112,7 @@ def audit(images: np.ndarray,  # (n, ...) uint8, bool or float: array, tensor, l
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)                        # the notes say it
         close = pairs_within(images, labels, min(2 * eps, widest_radius(images, p)), p=p, **limits)
-    pairs = closest_pairs(images, labels, k=k, p=p, neighbours=found)
+    pairs = closest_pairs(images, labels, k=k, p=p, neighbours=found, **limits)
     return _report(images, labels, {"eps": eps, "p": p, **statistics(found, eps)}, close, pairs, notes, files, classes)
 
 # %% ../nbs/01a_auditing.ipynb #d8bdfc81

@@ -29,7 +29,8 @@ _ATTACKERS = ("real", "8-bit")
 def _exact_radius(eps: float | str | Fraction,  # a radius in [0, 1] units: .031, 8/255, "8/255"
                   ) -> Fraction:  # exactly what was meant
     "The radius as a fraction, the simplest that gives the same float; `ValueError` if it is negative or not finite."
-    if isinstance(eps, Tensor) and eps.dim() == 0: eps = eps.detach().cpu().numpy()[()]
+    if isinstance(eps, Tensor) and eps.dim() == 0: eps = eps.detach().cpu().numpy()
+    if isinstance(eps, np.ndarray) and eps.ndim == 0: eps = eps[()]
     try: value = Fraction(eps) if isinstance(eps, (str, Fraction)) else Fraction(float(eps))
     except (TypeError, ValueError, OverflowError, ZeroDivisionError): value = Fraction(-1)
     if value < 0: raise ValueError(f"eps {eps!r}: it must be a number of at least 0, such as .031 or '8/255'")
@@ -120,7 +121,7 @@ def _checked(images, labels, radii: Sequence, pairs: Pairs | None, reach: float 
         raise ValueError(f"pairs name positions beyond the {len(images)} images")
     for eps in radii:
         level, far = _conflict_level(eps, attacker=attacker, p=p), _exact_radius(reach)
-        enough = level <= (255 * far) ** (1 if p == math.inf else 2) if images.dtype == np.uint8 else 2 * _exact_radius(eps) <= far
+        enough = level <= (255 * far) ** (1 if p == math.inf else 2) if images.dtype == np.uint8 else float(2 * _exact_radius(eps)) <= float(far)  # as `pairs_within` compares
         if not enough: raise ValueError(f"eps {eps!r}: it must be at most half of reach, {reach!r}")
     return images, labels
 

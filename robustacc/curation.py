@@ -269,7 +269,7 @@ def _nearest(data: LabelledSet, base: Mapping, radii: Mapping, embedding: Any, r
 
 # %% ../nbs/02d_curation.ipynb #521d0874
 def curate(
-    data: LabelledSet,  # from `read_set` or `join_sets`; at least two classes
+    data: LabelledSet,  # from `read_set` or `LabelledSet.join`; at least two classes
     *,
     radii: Mapping[str, float] | None = None,  # distance (inf, 2, embedding) -> radius, [0, 1] units for uint8; None: inf, 2 eps
     eps: float | None = None,  # the attack radius of the audit; None: 8/255, for pixels in [0, 1]

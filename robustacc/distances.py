@@ -12,18 +12,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .arguments import check_kind, check_number
-from .checks import as_array, check_choice, check_labels, check_norm
+from .checks import as_array, check_choice, check_images, check_labels, check_norm
 
 # %% ../nbs/01b_distances.ipynb #d224b633
-def as_rows(points: ArrayLike,  # (n, ...) numbers of any type; bool stands for 0 and 255
+def as_rows(points: ArrayLike,  # (n, ...) uint8 images, floats, or bool, which stands for 0 and 255
+            name: str = "points",  # how an error calls them
             ) -> np.ndarray:  # (n, d), uint8 or floating
-    "Points of any shape as rows (n, d) of uint8 or floats; `ValueError` for none at all or for values that are not finite."
-    points = as_array(points, name="points")
-    if points.dtype == bool: points = points.astype(np.uint8) * np.uint8(255)
-    if points.dtype.kind not in "iuf": raise ValueError(f"points of type {points.dtype}: they must be numbers")
-    if not points.size: raise ValueError(f"points of shape {points.shape}: there must be at least one")
-    if not np.isfinite(points).all(): raise ValueError("points with NaN or infinity: all must be finite")
-    if points.dtype != np.uint8 and points.dtype.kind != "f": points = points.astype(float)
+    "Points of any shape as rows (n, d); `ValueError` for other integers, for none at all, or for values that are not finite."
+    points = check_images(points, name=name, pixels=False)
     return points.reshape(len(points), -1)
 
 
@@ -135,7 +131,9 @@ def perturb(points: ArrayLike,  # (n, ...) float, or uint8 images
     radius, whole = _radii(radius, len(x)), x.dtype == np.uint8
     _check_move(x, radius, kind, p, towards, away)
     dtype = np.int16 if whole else np.float64
-    others = [None if other is None else as_rows(other).astype(dtype) for other in (towards, away)]
+    others = [None if other is None else as_rows(other, name) for name, other in (("towards", towards), ("away", away))]
+    for name, other in zip(("towards", "away"), others):
+        if other is not None and (other.dtype == np.uint8) != whole: raise ValueError(f"{name} of type {other.dtype}: it must be of the points' kind, {x.dtype}")
     move = _move_l2 if p == 2 else _move_linf
-    moved = move(x.astype(dtype), radius.astype(dtype), kind, np.random.default_rng(seed), *others)
+    moved = move(x.astype(dtype), radius.astype(dtype), kind, np.random.default_rng(seed), *(None if other is None else other.astype(dtype) for other in others))
     return moved.astype(np.uint8) if whole else moved

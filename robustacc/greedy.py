@@ -42,6 +42,7 @@ def pixel_order(search: Search,  # uint8 under l-infinity
     queries, sample = take(search.queries, q), take(search.reference, r)
     if radius is None:
         counts = (search.query_labels[q, None] == search.reference_labels[r]) == (search.which == "same")
+        if search.within: counts &= q[:, None] != r                                 # an image is no neighbour of its own
         limit = np.where(counts, largest_differences(queries, sample), 256).min(1)
     else:
         counts = q[:, None] != r if search.within else np.ones((len(q), len(r)), bool)

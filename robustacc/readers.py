@@ -134,8 +134,10 @@ def _from_arrays(path: Path, labels: str | Path | None, groups: str | Path | Non
         if labels is not None: raise ValueError(f"labels {labels}: it must be left out for an archive, which holds them")
         parts = _archive(path)
         sets = [(part, *_pixels(images, str(path)), np.reshape(y, (len(y), -1))[:, 0]) for images, y, part in zip(*parts)]
-        images, notes = np.concatenate([images for _, images, _, _ in sets]), sets[0][2]
         if any(len(x) != len(y) for _, x, _, y in sets): raise ValueError(f"{path}: {[(len(x), len(y)) for _, x, _, y in sets]} images and labels: they must be as many")
+        kinds = sorted({f"{images.dtype} {images.shape[1:]}" for _, images, _, _ in sets})
+        if len(kinds) > 1: raise ValueError(f"{path}: images {' and '.join(kinds)}: all parts must be of one type and shape")
+        images, notes = np.concatenate([images for _, images, _, _ in sets]), tuple(dict.fromkeys(note for _, _, said, _ in sets for note in said))
         codes, classes = _coded(np.concatenate([y for *_, y in sets]), str(path))
         names = np.repeat([part for part, *_ in sets], [len(x) for _, x, _, _ in sets])
         return LabelledSet(images, codes, classes, groups=_matching(groups, len(codes)), parts=names if len(sets) > 1 else None, notes=notes)
@@ -208,6 +210,9 @@ def _from_rows(columns: Mapping[str, Sequence], where: str, base: Path, given: M
     n = len(columns[roles["label"]])
     if not n: raise ValueError(f"{where}: it must have at least one row")
     plain = {role: np.array([v.as_py() if hasattr(v, "as_py") else v for v in columns[name]]) for role, name in roles.items() if role != "image"}
+    for role in plain.keys() & {"group", "part"}:
+        empty = [i for i, v in enumerate(plain[role].tolist()) if v is None or v != v or v == ""]
+        if empty: raise ValueError(f"{where}: row {empty[0] + 1} has no {role} ({len(empty)} have none): every row must have one")
     codes, classes = _coded(plain["label"], where)
     if names is not None and all(re.fullmatch(r"\d+", c) and int(c) < len(names) for c in classes):
         codes, classes = np.array([int(c) for c in classes])[codes], tuple(names)
@@ -318,6 +323,7 @@ def _from_folder(path: Path, given: Mapping[str, str], options: Mapping) -> Labe
     if shards := sorted(path.rglob("*.tar")): return _from_shards(shards, given, options)
     below = sorted(entry.name for entry in path.iterdir() if entry.is_dir() and entry.name[0] != ".")
     if below and set(below) <= set(_PARTS): return LabelledSet.join({part: _from_folder(path / part, given, options) for part in below})
+    if given: raise ValueError(f"columns {dict(given)}: it must be left out for a folder of pictures")
     pictures = read_folder(path, **options)
     return LabelledSet(pictures.images, pictures.labels, pictures.classes, pictures.files, notes=_counted(pictures.notes))
 
@@ -353,6 +359,7 @@ def read_set(
     for name, value in (("labels", labels), ("groups", groups)):
         if value is not None and not arrays: raise ValueError(f"{name} {value}: it must be left out, since it is for .npy files only; here use columns or pattern")
     if arrays and size is not None: raise ValueError(f"size {size}: it must be left out for arrays")
+    if arrays and columns: raise ValueError(f"columns {dict(columns)}: it must be left out for arrays")
     kinds = {".csv": _from_csv, ".tsv": _from_csv, ".parquet": lambda p, *a: _from_arrow([p], p.parent, *a), ".arrow": lambda p, *a: _from_arrow([p], p.parent, *a),
              ".tar": lambda p, *a: _from_shards([p], *a)}
     if path.is_dir(): data = _from_folder(path, columns, options)

@@ -65,7 +65,7 @@ class Recipe:
                   ) -> "Recipe":  # the same with so many epochs, its milestones moved in proportion
         "A recipe that takes longer, or shorter, in all its parts."
         check_count("epochs", epochs, 1, 10**9)
-        return replace(self, epochs=epochs, milestones=tuple(round(m * epochs / self.epochs) for m in self.milestones))
+        return replace(self, epochs=epochs, milestones=tuple(round(m * epochs / max(1, self.epochs)) for m in self.milestones))
 
 # %% ../nbs/00ba_recipes.ipynb #b359eff7
 _SMALL: dict[str, Any] = dict(optimiser="adam", reduction="mean", channels_last=True)

@@ -7,7 +7,6 @@ __all__ = ['SCHEMA', 'RECORD_SCHEMA', 'environment', 'source', 'RecordExistsErro
            'write_record', 'published_name', 'find_records', 'save_weights', 'load_trained']
 
 # %% ../nbs/00c_records.ipynb #67652d8f
-import hashlib
 import glob
 import hashlib
 import json

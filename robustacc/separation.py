@@ -28,7 +28,7 @@ from .files import check_writable
 from .paper import separation_row
 from .records import environment, source, write_record
 from .renames import renamed
-from .search import Neighbours, Pairs, closest_pairs, nearest_other, nearest_own, pairs_within, widest_radius
+from .search import BACKENDS, Neighbours, Pairs, closest_pairs, nearest_other, nearest_own, pairs_within, widest_radius
 
 # %% ../nbs/01_separation.ipynb #bddf2f70
 def _stamp(figure, summary: Mapping) -> None:
@@ -310,7 +310,7 @@ def _save_record(path: str | Path,  # where it goes
 def _add_search_options(parser: ArgumentParser) -> None:
     "The options of the search, which both kinds of run share."
     parser.add_argument("--p", default="inf", help="the norm, inf or 2 (default: %(default)s)")
-    parser.add_argument("--backend", default="auto", help="how to search: auto, filter, brute, torch or faiss (default: %(default)s)")
+    parser.add_argument("--backend", default="auto", help=f"how to search: {', '.join(BACKENDS)} (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: all that this process may use)")
     parser.add_argument("--memory", type=float, default=4,
@@ -346,7 +346,7 @@ def _checked_options(options: Namespace) -> dict:
     for name, least, most in (("pairs", 1, 10**9), ("seed", 0, 2**32 - 1), ("threads", 1, 4096)):
         if (value := getattr(options, name)) is not None and not least <= value <= most: raise ValueError(f"--{name} {value}: it must be at least {least}, and at most {most:,}")
     if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", options.device): raise ValueError(f"--device {options.device!r}: it must be cpu, mps, cuda or cuda:NUMBER")
-    check_choice("--backend", options.backend, ("auto", "filter", "brute", "torch", "faiss"))
+    check_choice("--backend", options.backend, BACKENDS)
     for name in ("json", "html"):
         if (path := getattr(options, name)) is not None and (not path or "\0" in path): raise ValueError(f"--{name} {path!r}: it must be the name of a file")
     if not 2**-10 <= options.memory < 2**20: raise ValueError(f"--memory {options.memory:g}: it must be GiB, at least {2**-10:g}")

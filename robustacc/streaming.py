@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .blocks import Search, rows
-from .checks import check_images, check_labels
+from .arguments import check_count
+from .checks import as_array, check_images, check_labels
 from .greedy import pixel_order
 from .search import Pairs, pairs_within
 
@@ -82,15 +83,15 @@ def certify_separation(read: Callable[[np.ndarray], np.ndarray],  # the images a
                        threads: int | None = None,  # CPU threads; None: as many as this process may use
                        ) -> Certificate:
     "All pairs within a radius, exactly, from one pass over the images; `ValueError` if the witnesses leave more than fits."
-    if pixels < 1 or step < 1: raise ValueError(f"pixels {pixels}, step {step}: they must be at least 1")
-    labels = check_labels(labels, len(labels), negative=True)
+    check_count("pixels", pixels, 1), check_count("step", step, 1)
+    labels = check_labels(labels, len(as_array(labels, name="labels")), negative=True)
     if len(labels) < 2: raise ValueError(f"labels: {len(labels)}: there must be at least two images")
     first, n, codes = _read(read, np.arange(2)), len(labels), np.unique(labels, return_inverse=True)[1].astype(np.int32)
-    pairs_within(first, np.arange(2), radius, which)
+    pairs_within(first, np.arange(2), radius, which, memory=memory, threads=threads)                     # what is wrong is said before the pass
     if which == "other" and codes.max() == 0: raise ValueError(f"labels: every image has label {labels[0]}: there must be another class")
     order = _witnesses(read, codes, which, radius, min(pixels, first.shape[1]))
     kept = np.empty((n, len(order)), np.uint8)
     for at in range(0, n, step): kept[at:at + step] = _read(read, np.arange(at, min(at + step, n)))[:, order]
     left = pairs_within(kept, codes, radius, which, memory=memory, threads=threads)
-    close = _second_look(read, left, radius, step)
+    close = _second_look(read, left, radius, max(1, step // 2))
     return Certificate(float(radius), n, _count(codes, which), order, len(left), len(np.union1d(left.first, left.second)), close)

@@ -80,7 +80,9 @@ class SignedDistance:
     def margin(self, points: ArrayLike,  # (n, ...)
                labels: ArrayLike) -> np.ndarray:  # (n,) of -1 and +1; the result (n,)
         "y f(x): conditions (b) and (c) of Lemma 4.3 ask for at least 1."
-        return as_array(labels, name="labels") * self.f(points)
+        labels = check_labels(labels, len(as_rows(points)), negative=True)
+        if not np.isin(labels, (-1, 1)).all(): raise ValueError(f"labels {np.unique(labels).tolist()}: they must be -1 and +1")
+        return labels * self.f(points)
 
 # %% ../nbs/02_theory.ipynb #4b9948df
 def linear_radius(points: ArrayLike,  # (n, ...) float, or uint8 images (taken as value / 255)
@@ -151,7 +153,7 @@ def astute(g: Callable,  # points (n, d) -> labels (n,)
            seed: int = 0,  # at least 0, of the moves
            ) -> np.ndarray:  # (n,) bool: correct, and not misled by any move
     "Which points withstand all moves that were tried; the mean is an upper bound of the astuteness of Section 2."
-    labels, given = as_array(labels, name="labels"), dict(random=True, vertex=True, towards=towards is not None)
+    labels, given = check_labels(labels, len(as_rows(points)), negative=True), dict(random=True, vertex=True, towards=towards is not None)
     kinds = [kind for kind in MOVES if given.get(kind, towards is not None and away is not None)]
     stands = np.asarray(g(as_rows(points))) == labels
     for i, kind in ((i, kind) for i in range(check_count("tries", tries, 1, 10_000)) for kind in kinds):

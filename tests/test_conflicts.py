@@ -217,3 +217,13 @@ def test_nothing_conflicts():
     loss = optimal_robust_loss(np.array([[0], [255]], np.uint8), [0, 1], .1)
     assert isinstance(loss, OptimalLoss) and loss.exact and (loss.deterministic, loss.randomised, loss.conflicts) == (0, 0, 0)
     assert optimal_robust_loss(np.array([[0], [255]], np.uint8), [0, 1], []) == []
+
+
+def test_half_of_the_reach_is_within_the_reach():
+    "The fraction that a float stands for must not decide what the search decides by floats."
+    points, labels = np.array([[0.], [.1]]), [0, 1]
+    for reach in (.100001, .100039, .2000006):
+        pairs = pairs_within(points, labels, reach)
+        assert optimal_robust_loss(points, labels, reach / 2, pairs=pairs, reach=reach).deterministic == 1
+        with pytest.raises(ValueError, match="at most half of reach"): optimal_robust_loss(points, labels, reach * .501, pairs=pairs, reach=reach)
+    assert optimal_robust_loss(points, labels, np.array(.06)).deterministic == 1

@@ -153,3 +153,27 @@ def test_one_class_and_16_bits(tmp_path):
     np.save(tmp_path / "x.npy", data.images.astype(np.uint16) * 4000), (tmp_path / "y.txt").write_text("\n".join(map(str, data.labels)))
     read = read_set(tmp_path / "x.npy", labels=tmp_path / "y.txt")
     assert np.array_equal(read.images, data.images.astype(int) * 4000 >> 8) and "upper 8" in curate(read, draws=0).report["findings"][-3]
+
+
+def test_parts_of_an_archive_are_alike_and_their_notes_are_kept(tmp_path):
+    "uint8 beside floats in [0, 1] would hide every leak across the split."
+    images, y = np.arange(4 * 16, dtype=np.uint8).reshape(4, 4, 4), np.array([0, 1, 0, 1])
+    for name, other in (("type", images / 255), ("shape", images[:, :2])):
+        np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=y, x_test=other, y_test=y)
+        with pytest.raises(ValueError, match=f"{name}.npz: images .*: all parts must be of one type and shape"): read_set(tmp_path / f"{name}.npz")
+    np.savez(tmp_path / "noted.npz", x_train=images, y_train=y, x_test=images.astype(np.int64), y_test=y)
+    noted = read_set(tmp_path / "noted.npz")
+    assert noted.images.dtype == np.uint8 and any("int64" in note for note in noted.notes), noted.notes
+
+
+def test_a_row_without_a_group_is_refused(tmp_path):
+    "Images without a patient are not all of one patient."
+    (tmp_path / "rows.csv").write_text("a,b,label,patient\n1,2,x,P1\n3,4,y,\n5,6,x,\n")
+    with pytest.raises(ValueError, match=r"rows.csv: row 2 has no group \(2 have none\)"): read_set(tmp_path / "rows.csv")
+
+
+def test_columns_are_refused_where_there_are_none(tmp_path, capsys):
+    np.savez(tmp_path / "a.npz", images=np.zeros((4, 2, 2), np.uint8), labels=[0, 1, 0, 1])
+    with pytest.raises(ValueError, match="columns .*labell.*: it must be left out for arrays"): read_set(tmp_path / "a.npz", columns={"labell": "nope"})
+    with pytest.raises(SystemExit) as ended: main(["--dataset", "digits", "--column", "label=nonsense"])
+    assert ended.value.code == 2 and "--column: it must be left out with --dataset" in capsys.readouterr().err

@@ -33,7 +33,7 @@ BLOCKS = {  # what only other code of the package calls, with tensors or records
     "evaluation": "channels_last pixel_batches check_inputs Robustness", "lipschitz": "lipschitz_ratio top_two_margin ExactLipschitz", "masking": "Finding MaskingReport",
     "methods": "Method", "fitting": "averaging whole_step replayable train_epoch watch augmented", "measuring": "measured_on subsets evaluate summarise",
     "records": "environment source as_json differences migrated check_record published_name save_weights RecordExistsError finished", "search": "Neighbours Pairs",
-    "conflicts": "OptimalLoss Tradeoff Agreement check_certificate conflicting", "controls": "Diagnostics", "nearest": "NearestCertificates", "strong_attacks": "PeerAutoAttack",
+    "conflicts": "OptimalLoss Tradeoff Agreement check_certificate conflicting", "controls": "", "nearest": "NearestCertificates", "strong_attacks": "PeerAutoAttack",
     "separation": "statistics histogram show_histogram show_pairs Margins beside_paper main close_pairs", "auditing": "audit_command audit_page", "publishing": "main",
     "runs": "departures row_name row_label run_name setting_text each_row", "results": "row_key by_row mixed", "statistics": "Difference", "ledger": "Discrepancy variant_rows metric Paired Comparison compare",
     "dropout": "Arm arms Effect values effects interactions missing_rows", "proof": "union disjoint ceiling Proof watching halfway measure summarise main conflicts run beside_paper stored",

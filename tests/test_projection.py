@@ -96,3 +96,23 @@ def test_a_stream_equals_the_search_in_memory():
         whole = pairs_within(x, y, radius, which)
         for name in ("first", "second", "distance"): assert np.array_equal(getattr(proof.close, name), getattr(whole, name))
         assert proof.separated == (len(whole) == 0) and proof.left >= len(whole)
+
+
+def test_a_stream_says_what_is_wrong_before_its_pass():
+    images, seen = np.random.default_rng(0).integers(0, 256, (40, 3, 3), np.uint8), []
+    def read(at):
+        seen.append(len(at))
+        return images[at]
+    for wrong in (dict(threads=0), dict(memory=-1), dict(pixels=2.5), dict(step=0)):
+        with pytest.raises(ValueError): certify_separation(read, np.arange(40) % 2, .1, **wrong)
+    assert sum(seen) <= 4 * 2
+    seen.clear()
+    certify_separation(read, np.arange(40) % 2, 1., pixels=2, step=8)
+    assert max(seen[1:]) <= 40 and all(n <= 8 for n in seen[-3:])                          # the second look too
+
+
+def test_witnesses_of_the_same_class_leave_out_the_image_itself():
+    "An image is no neighbour of its own: else its limit is 0, and nothing would be chosen for it."
+    images = np.random.default_rng(1).integers(0, 256, (3000, 64), np.uint8)
+    found, brute = (nearest_own(images, np.arange(3000) % 10, backend=b) for b in ("auto", "brute"))
+    assert np.array_equal(found.distance, brute.distance) and np.array_equal(found.index, brute.index)

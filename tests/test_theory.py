@@ -247,3 +247,28 @@ def test_whatever_a_user_has_gives_the_same_distances():
     for wrong in (1, 0, "1", None, True):
         with pytest.raises(ValueError, match="unknown p"): ClassDistance([points], 1., wrong)
     with pytest.raises(ValueError, match="tries 0"): check_lemma(ClassDistance([points[:6], points[6:]], 1.), points, [0] * 6 + [1] * 6, tries=0)
+
+
+def test_integers_that_could_be_pixels_or_points_are_refused_everywhere():
+    "Grey levels as int64 would be taken as points in units of their own, 255 times too far apart."
+    for call in (lambda: class_distances([[0]], ([[0]], [[255]])), lambda: separation_radius(([[0]], [[255]])), lambda: class_margins([[10]], [[0], [255]], [0, 1])):
+        with pytest.raises(ValueError, match=r"astype\(numpy.uint8\)"): call()
+    grey = [np.array(a, np.uint8) for a in ([[10]], [[0], [255]])]
+    assert class_margins(*grey, [0, 1]).radius == pytest.approx(235 / 2 / 255)
+
+
+def test_a_move_towards_points_of_another_kind_is_refused():
+    x, far = np.array([[10, 20, 30]], np.uint8), np.array([[200, 200, 200]], np.uint8)
+    assert perturb(x, 20, "towards", towards=far).tolist() == [[30, 40, 50]]
+    for points, radius, other in ((x, 20, far / 255), (x / 255, .1, far)):
+        with pytest.raises(ValueError, match="towards of type .*: it must be of the points' kind"): perturb(points, radius, "towards", towards=other)
+
+
+def test_labels_of_a_margin_are_as_many_as_the_points_and_are_signs():
+    f = SignedDistance([[4.]], [[0.]], r=1.)
+    assert f.margin([[0.], [4.]], [-1, 1]).tolist() == [2., 2.]
+    for wrong in ([0, 1], [1, 2]):
+        with pytest.raises(ValueError, match=r"they must be -1 and \+1"): f.margin([[0.], [4.]], wrong)
+    for wrong in ([1], [[-1], [1]], [1, 1, 1]):
+        with pytest.raises(ValueError): f.margin([[0.], [4.]], wrong)
+    with pytest.raises(ValueError): astute(lambda x: np.ones(len(x), int), [[0.], [1.], [2.]], [1], .1)
