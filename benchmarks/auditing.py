@@ -207,8 +207,10 @@ def page(report: dict) -> str:
                      + "; ".join(f"{name}: {r['clean']} close pairs before planting, {r['nearest']} swapped labels among its 50 nearest pairs of different labels" for name, r in part["robustacc"].items())
                      + ".\n\n" + rows_of(["kind", *results], body))
     if report.get("planted"):
-        parts.append("Peers run with their default thresholds. For those that find duplicates, pairs count whatever the labels. For cleanlab, which doubts labels, images count; what it flags beyond "
-                     "the planted ones may be hard images or true errors of the base, so there the number of invented ones is an upper bound.")
+        peers = {name for part in report["planted"].values() for name in part["peers"]}
+        parts.append("Peers run with their default thresholds. For those that find duplicates, pairs count whatever the labels." + (
+            " For cleanlab, which doubts labels, images count; what it flags beyond the planted ones may be hard images or true errors of the base, so there the number of invented ones is an upper bound."
+            if any("cleanlab" in name for name in peers) else ""))
     return "\n\n".join(parts) + "\n"
 
 
