@@ -6,6 +6,7 @@
 __all__ = ['from_examples', 'from_folder']
 
 # %% ../nbs/00_own_data.ipynb #df9ad24b
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,9 @@ from .pictures import read_folder
 # %% ../nbs/00_own_data.ipynb #4aab0748
 def _pixels(picture: Any) -> np.ndarray:
     "The pixels of one picture as (channels, h, w)."
-    if hasattr(picture, "getbands"): picture = picture.convert("L" if picture.mode in ("1", "L", "I", "I;16") else "RGB")
+    if hasattr(picture, "getbands"):
+        if picture.mode.startswith(("I", "F")): raise ValueError(f"picture of mode {picture.mode}: it must have 8 bits a channel, such as L or RGB, since nobody can know its white")
+        picture = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
     first = hasattr(picture, "detach")                  # a tensor has its channels first
     array = as_array(np.asarray(picture) if hasattr(picture, "getbands") else picture, name="picture")
     if array.ndim == 2: return array[None]
@@ -35,8 +38,9 @@ def _collected(examples: Iterable, picture: str, label: str, what: str) -> tuple
         try: pair = (example[picture], example[label]) if isinstance(example, Mapping) else (example[0], example[1])
         except (KeyError, IndexError, TypeError) as error:
             raise ValueError(f"{what}: example {len(labels)} is {type(example).__name__}: it must be a pair, or have {picture!r} and {label!r} ({error!r})") from error
+        try: labels.append(operator.index(pair[1].item() if hasattr(pair[1], "item") else pair[1]))
+        except (TypeError, ValueError) as error: raise ValueError(f"{what}: label {pair[1]!r} of example {len(labels)}: it must be an integer") from error
         images.append(_pixels(pair[0]))
-        labels.append(int(pair[1]))
         if images[-1].shape != images[0].shape: raise ValueError(f"{what}: picture {len(labels) - 1} has shape {images[-1].shape}, the first {images[0].shape}: they must be alike")
     if not images: raise ValueError(f"{what}: it must have examples, and has none")
     return np.stack(images), np.array(labels, np.int64)
@@ -65,13 +69,14 @@ def from_folder(folder: str | Path,  # with a sub-folder for each class, or with
                 ) -> Data:  # in memory
     "A data set from a folder of pictures; `ValueError` names the file or folder that is wrong."
     folder, share = Path(folder), check_number("test", test, 0, 1, above=True)
+    if share == 1: raise ValueError(f"test {test!r}: it must be below 1, nothing would be left to train on")
     if (folder / "train").is_dir() and (folder / "test").is_dir():
         halves = [read_folder(folder / part, size=size) for part in ("train", "test")]
         if halves[0].classes != halves[1].classes: raise ValueError(f"{folder}: train and test must have the same classes; they have {halves[0].classes} and {halves[1].classes}")
         return from_arrays(halves[0].images, halves[0].labels, halves[1].images, halves[1].labels, eps=eps, classes=halves[0].classes, **facts)
     all_of_it = read_folder(folder, size=size)
     split = Split(all_of_it.images, all_of_it.labels)
-    held = split.stratified(max(1, round(share * len(split))), seed=seed)
+    held = split.stratified(max(1, min(round(share * len(split)), len(split) - 1)), seed=seed)
     kept = split.take(np.setdiff1d(np.arange(len(split)), held))
     data = from_arrays(kept.images, kept.labels, split.images[held], split.labels[held], eps=eps, classes=all_of_it.classes, **facts)
     return replace(data, split=f"stratified, {share:g} held out, seed {seed}")

@@ -225,7 +225,7 @@ def ascend(objective: Callable,  # (n, ...) -> (n,) values to raise, or a pair: 
 
 # %% ../nbs/03_attacks.ipynb #b32a9823
 _STARTS = ("uniform", "gaussian", "none")
-_LEAST = {"steps": 0, "restarts": 1, "n_targets": 1, "queries": 1}  # the smallest values of an attack's counts
+_LEAST = {"steps": 0, "restarts": 1, "n_targets": 1, "queries": 1, "draws": 1}  # the smallest values of an attack's counts
 
 
 def _checked_once(model: Callable, labels: Tensor, index: Tensor) -> Callable:

@@ -86,7 +86,6 @@ def _from_file(path: Path, device: str) -> Callable:
 def _from_module(place: str) -> Callable:
     "The model that `module:name` is, or that it returns when it is called without arguments."
     print(f"running the module {place.partition(':')[0]} for its {place.partition(':')[2]}", file=sys.stderr)
-    if os.getcwd() not in sys.path: sys.path.insert(0, os.getcwd())
     thing = imported("model", place)
     if isinstance(thing, torch.nn.Module) or not callable(thing): return check_model(thing)
     needed = [p for p in inspect.signature(thing).parameters.values() if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]

@@ -6,9 +6,10 @@
 __all__ = ['Benchmark', 'benchmark']
 
 # %% ../nbs/04h_benchmarking.ipynb #3e9b3652
+import functools
 import html
 import json
-import numbers
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from .arguments import check_count
 from .attacks import Threat
 from .checkpoints import digest
 from .checks import check_logits, unknown_name
@@ -142,7 +144,9 @@ def _as_page(result: Benchmark) -> str:
 # %% ../nbs/04h_benchmarking.ipynb #c5b5fde0
 def _described(attack: Callable) -> str:
     "An attack with its settings; a function by its name."
-    return repr(attack) if hasattr(attack, "__dataclass_fields__") else f"{getattr(attack, '__module__', '')}.{getattr(attack, '__qualname__', type(attack).__qualname__)}"
+    if isinstance(attack, functools.partial): return f"{_described(attack.func)}, {re.sub(r' at 0x[0-9a-f]+', '', f'{attack.args} {attack.keywords}')}"
+    if hasattr(attack, "__dataclass_fields__"): return re.sub(r" at 0x[0-9a-f]+", "", repr(attack))     # addresses differ in every process
+    return f"{getattr(attack, '__module__', '')}.{getattr(attack, '__qualname__', type(attack).__qualname__)}"
 
 
 def _weights(model: Callable) -> str:
@@ -170,6 +174,7 @@ class _State:
     cpu_seconds: dict[str, float] = field(default_factory=dict)
     masking: MaskingReport | None = None
     lipschitz: np.ndarray | None = None
+    finished: bool = False  # as its file says
 
     def result(self) -> Benchmark:
         "As a result."
@@ -194,7 +199,7 @@ def _read_state(path: str | Path, new: _State) -> _State:
     if wrong: raise ValueError(f"{path} is of another run ({'; '.join(wrong)}): it must be that of the same model, data and settings; use another file")
     masks, masking, smooth = kept["outcomes"], kept["masking"], kept["lipschitz"]
     attacked, broken = ({k: _from_bits(v) for k, v in masks[part].items()} for part in ("attacked", "broken"))
-    return _State(was, np.array(kept["logits"]), _from_bits(masks["clean"]), attacked, broken, kept["seconds"], kept["cpu_seconds"], masking and MaskingReport.from_dict(masking), smooth and np.array(smooth["values"]))
+    return _State(was, np.array(kept["logits"]), _from_bits(masks["clean"]), attacked, broken, kept["seconds"], kept["cpu_seconds"], masking and MaskingReport.from_dict(masking), smooth and np.array(smooth["values"]), kept.get("finished") is True)
 
 # %% ../nbs/04h_benchmarking.ipynb #5806d20a
 def _timed(state: _State, name: str, call: Callable):
@@ -206,19 +211,23 @@ def _timed(state: _State, name: str, call: Callable):
     return answer
 
 
-def _look(state: _State, given: tuple, threat: Threat, masking: int, lipschitz: bool, options: dict) -> None:
+def _look(state: _State, given: tuple, threat: Threat, masking: int, lipschitz: bool, save, options: dict) -> None:
     "Clean accuracy, masking report and smoothness, as far as they are not known yet."
     model, images, labels = given
-    if not len(state.clean): state.clean = _timed(state, "clean", lambda: correct(*given, **{k: v for k, v in options.items() if k != "seed"}))
+    if not len(state.clean):
+        state.clean = _timed(state, "clean", lambda: correct(*given, **{k: v for k, v in options.items() if k != "seed"}))
+        state.write(save)
     some = np.flatnonzero(state.clean)[:masking]
     if len(some) and state.masking is None:
         where = {"seed": options["seed"], "device": options["device"], "batch_size": options["batch_size"] or 64}
         state.masking = _timed(state, "masking", lambda: masking_report(model, images[some], labels[some], threat, **where))
+        state.write(save)
     if lipschitz and state.lipschitz is None:
         search = LocalLipschitz(q=threat.norm)
         state.lipschitz = _timed(state, "lipschitz", lambda: local_lipschitz(model, images, eps=threat.eps, search=search, **options))
+        state.write(save)
 
-
+# %% ../nbs/04h_benchmarking.ipynb #404b60f7
 def _attack(state: _State, given: tuple, named: Mapping[str, Callable], threat: Threat, part: int, save, progress: bool, options: dict) -> None:
     "Each attack on those that still stand, `part` examples at a time."
     from tqdm import tqdm
@@ -229,7 +238,7 @@ def _attack(state: _State, given: tuple, named: Mapping[str, Callable], threat: 
         with tqdm(total=int(standing.sum()), initial=int(attacked.sum()), desc=name, disable=not progress, leave=False) as bar:
             for some in np.array_split(todo, -(-len(todo) // part)) if len(todo) else ():
                 among = np.isin(np.arange(len(standing)), some)
-                left = _timed(state, name, lambda: evaluate_robustness(model, images, labels, {name: attack}, threat, among=among, **options)).worst
+                left = _timed(state, name, lambda: evaluate_robustness(model, images, labels, {name: attack}, threat, among=among, known=True, **options)).worst
                 attacked[some], broken[some] = True, ~left[some]
                 state.write(save)
                 bar.update(len(some))
@@ -240,10 +249,9 @@ def _run(new: _State, given: tuple, named: Mapping[str, Callable], threat: Threa
     "Do what is not done yet."
     with lock(save) if save is not None else nullcontext():
         state = new if save is None else _read_state(save, new)
-        _look(state, given, threat, new.settings["masking"], new.settings["lipschitz"], options)
-        state.write(save)
+        _look(state, given, threat, new.settings["masking"], new.settings["lipschitz"], save, options)
         _attack(state, given, named, threat, part, save, progress, options)
-        state.write(save, finished=True)
+        if not state.finished: state.write(save, finished=True)
     return state.result()
 
 # %% ../nbs/04h_benchmarking.ipynb #b2b67836
@@ -267,8 +275,7 @@ def benchmark(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
     "Accuracy, robust accuracy with intervals, gradient masking and smoothness of any model: `print(benchmark(model, images, labels, eps=8/255))`."
     threat, stochastic = Threat(eps, norm), stochastic or attacks == "rand"
     if isinstance(attacks, str) and attacks not in ("standard", "rand"): raise unknown_name("attacks", attacks, ("standard", "rand"))
-    for name, value, least in (("masking", masking, 0), ("part", part, 1)):
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least: raise ValueError(f"{name} {value!r}: it must be an integer of at least {least}")
+    masking, part = check_count("masking", masking, 0), check_count("part", part, 1)
     named = autoattack(threat.norm, attacks) if isinstance(attacks, str) else named_attacks(attacks)
     images, labels = check_inputs(model, images, labels, device=device, stochastic=stochastic)
     logits, options = _first_logits(model, images, labels, device), dict(seed=seed, batch_size=batch_size, device=device, stochastic=True)

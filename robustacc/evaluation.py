@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .arguments import check_count
 from .attacks import PGD, Threat, check_threat
-from .checks import as_array, check_choice, check_device, check_images, check_labels, check_logits, check_model, check_pixels, to_float, unknown_name, warn_of_range
+from .checks import as_array, check_choice, check_device, check_images, check_labels, check_logits, check_model, check_pixels, to_float, warn_of_range
 from .guard import check_repeatable, frozen
 
 # %% ../nbs/03_evaluation.ipynb #1a5f14fd
@@ -147,7 +147,7 @@ class Robustness:
 def named_attacks(attacks: Callable | Iterable[Callable] | Mapping[str, Callable],  # one attack, a list of them, or a mapping
                   ) -> dict[str, Callable]:  # in the same order
     "Attacks by name, from one attack, a list of them or a mapping; a name that occurs again gets a number."
-    given = list(attacks.items()) if isinstance(attacks, Mapping) else [(None, a) for a in (attacks if isinstance(attacks, list | tuple) else [attacks])]
+    given = list(attacks.items()) if isinstance(attacks, Mapping) else [(None, a) for a in (attacks if isinstance(attacks, Iterable) and not isinstance(attacks, str) and not callable(attacks) else [attacks])]
     named: dict[str, Callable] = {}
     for wanted, attack in given:
         if isinstance(attack, type): raise ValueError(f"attack {attack.__name__}: it is a class and must be an instance: {attack.__name__}()")
@@ -174,6 +174,7 @@ def evaluate_robustness(model: Callable,  # images (n, c, h, w) in [0, 1] -> log
                         threat: Threat,  # such as `Threat(.1)`
                         *,
                         among: ArrayLike | None = None,  # (n,) bool: whom to ask about at all; the others count as wrong. None: everybody
+                        known: bool = False,  # those in `among` are known to be right: they are not asked again without an attack
                         early_removal: bool = True,  # attack only those that no earlier attack has broken
                         seed: int = 0,  # seed of all random draws
                         first: int = 0,  # number of the first example, 0 or more: a part of a set has the draws that it has within the whole
@@ -188,7 +189,7 @@ def evaluate_robustness(model: Callable,  # images (n, c, h, w) in [0, 1] -> log
     check_threat(threat)
     images, labels = check_inputs(model, images, labels, first=first, device=device, stochastic=stochastic)
     asked, clean = slice(None) if among is None else _mask(among, len(labels)), np.zeros(len(labels), dtype=bool)
-    if among is None or asked.any(): clean[asked] = correct(model, images[asked], labels[asked], batch_size=batch_size, device=device, stochastic=True)
+    if among is None or asked.any(): clean[asked] = True if known else correct(model, images[asked], labels[asked], batch_size=batch_size, device=device, stochastic=True)
     standing, attacked, broken = clean.copy(), {}, {}
     for name, attack in named.items():
         attacked[name], broken[name] = (standing if early_removal else clean).copy(), np.zeros_like(clean)

@@ -43,7 +43,7 @@ def _in_function(function: types.FunctionType) -> Iterator[object]:
         except ValueError: pass                                             # a variable that has no value yet
     yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values(), *vars(function).values())
     if _from_library(function): return
-    names = _names_in(function.__code__)
+    names = sorted(_names_in(function.__code__))                            # the same order in every process
     for held in (function.__globals__[name] for name in names if name in function.__globals__):
         if not isinstance(held, types.ModuleType): yield held
         elif not _from_library(held): yield from (vars(held)[name] for name in names if name in vars(held))

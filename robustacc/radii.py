@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .attacks import PGD, Threat
-from .evaluation import Robustness, channels_last, check_inputs, evaluate_robustness, pixel_batches
+from .evaluation import Robustness, channels_last, check_inputs, evaluate_robustness, named_attacks, pixel_batches
 from .noise import NoiseKey
 from .strong_attacks import FAB
 
@@ -27,7 +27,7 @@ def minimal_eps(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, 
                 seed: int = 0,  # of the restarts
                 batch_size: int | None = None,  # examples at a time; None: 64 on a CPU, 512 elsewhere
                 device: str = "cpu",  # where the model is
-                ) -> np.ndarray:  # (n,) float64, in pixel units
+                ) -> np.ndarray:  # (n,) float64, in pixel units; 0 where the image itself is wrong, inf where nothing was found
     "The distance of the nearest misclassified point that is found, per image: `minimal_eps(model, images, labels, 'L2')`."
     if not isinstance(search, FAB): raise ValueError(f"search {search!r}: it must be a FAB, such as FAB(steps=20)")
     threat, (images, labels) = Threat(.1, norm), check_inputs(model, images, labels, device=device)
@@ -67,5 +67,6 @@ def transfer(source: Callable,  # the model that is attacked: images in [0, 1] -
              **options: Any,  # of `evaluate_robustness`: seed, batch_size, device, stochastic, progress
              ) -> Robustness:  # of the target
     "Whom the adversarial images of one model break in another: `transfer(mine, theirs, images, labels).worst.mean()`."
-    def moved(_, images, labels, threat, **settings): return attack(source, images, labels, threat, **settings)
-    return evaluate_robustness(target, images, labels, {getattr(attack, "name", "attack"): moved}, Threat(eps, norm), **options)
+    (name, made), = named_attacks(attack).items()
+    def moved(_, images, labels, threat, **settings): return made(source, images, labels, threat, **settings)
+    return evaluate_robustness(target, images, labels, {name: moved}, Threat(eps, norm), **options)

@@ -77,7 +77,7 @@ class Registry(_Names):
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", name): raise ValueError(f"name {name!r}: it must be letters, digits and any of _.+-")
         def registered(thing: _Thing) -> _Thing:
             place = _place(thing)
-            if "<" in place or "None:" in place: raise ValueError(f"{self.kind} {name!r} is {place}: it must be a class or function at the top level of a module, where another process finds it")
+            if "<" in place or "None:" in place or "." in place.partition(":")[2]: raise ValueError(f"{self.kind} {name!r} is {place}: it must be a class or function at the top level of a module, where another process finds it")
             self._add(_Own(name, place, thing))
             return thing
         return registered

@@ -52,6 +52,16 @@ def test_an_error_of_the_user_ends_with_2_and_names_it(arguments, named, tmp_pat
     assert named in said.err and not said.out and not list(tmp_path.iterdir())
 
 
+def test_modules_of_ones_own_lie_where_the_command_is_started(tmp_path, monkeypatch, capsys):
+    "A console script does not have that folder in its path; `python -m` does."
+    import sys
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [p for p in sys.path if p])
+    (tmp_path / "nets_of_mine.py").write_text("def net(in_shape, n_classes): raise ValueError(f'called with {in_shape}, {n_classes}')")
+    assert run("train", "--dataset", "digits", "--arch", "nets_of_mine:net", "--profile", "smoke") == 2
+    assert "called with (1, 28, 28), 10" in capsys.readouterr().err
+
+
 def test_site_is_offered_in_a_checkout_only(monkeypatch, capsys):
     monkeypatch.setattr(cli, "checkout", lambda: None)
     assert "site" in COMMANDS and run("site") == 2 and "unknown command 'site'" in capsys.readouterr().err

@@ -113,3 +113,20 @@ open("report.html", "w").write(result.to_html())
     clear = ((distance / .02 - 1).abs() > .01).numpy()
     assert np.array_equal(first.outcomes.worst[clear], (distance > .02).numpy()[clear])
     assert first.to_dict() == again.to_dict() and (tmp_path / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_run_is_found_again_by_a_process_that_hashes_otherwise(tmp_path, python, monkeypatch):
+    "The weights of a model that is a function are those of all the networks that it names; sets have another order in each process."
+    script = """
+import torch, robustacc as ra
+torch.manual_seed(0)
+one, two, three, four, five = (torch.nn.Linear(8, 8) for _ in range(5))
+def model(x): return one(x.flatten(1)) + two(x.flatten(1)) - three(x.flatten(1)) + four(x.flatten(1)) - five(x.flatten(1))
+x = torch.rand(6, 2, 2, 2)
+ra.benchmark(model, x, torch.arange(6), .1, attacks=ra.PGD(steps=2), masking=0, lipschitz=False, save="run.json", progress=False)
+"""
+    (tmp_path / "own.py").write_text(script)
+    for seed in "1234":
+        monkeypatch.setenv("PYTHONHASHSEED", seed)
+        done = python("own.py")
+        assert done.returncode == 0, done.stderr

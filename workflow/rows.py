@@ -49,8 +49,9 @@ def run(rows: list[dict], results: Path, jobs: int, minutes: float) -> dict[str,
     "Names of rows by what became of them: finished, failed, stopped, not begun."
     def name(row): return "/".join(plan(**row).path.with_suffix("").parts[-4:])
     def there(row): return finished((p := plan(**row, results=str(results))).path, p.settings) is not None
-    became, begun, deadline = {"finished": [name(row) for row in rows if there(row)]}, time.monotonic(), time.monotonic() + 60 * minutes
-    due, running = [row for row in rows if not there(row)], {}
+    done = [there(row) for row in rows]
+    became, begun, deadline = {"finished": [name(row) for row, is_there in zip(rows, done) if is_there]}, time.monotonic(), time.monotonic() + 60 * minutes
+    due, running = [row for row, is_there in zip(rows, done) if not is_there], {}
     def say(word, row):
         became.setdefault(word, []).append(name(row))
         print(f"{(time.monotonic() - begun) / 60:6.1f} min  {word} {name(row)}", flush=True)
@@ -62,6 +63,9 @@ def run(rows: list[dict], results: Path, jobs: int, minutes: float) -> dict[str,
             time.sleep(.2)
             for job in [job for job in running if job.poll() is not None]: say("failed" if job.returncode else "finished", running.pop(job))
     except KeyboardInterrupt: print("stopping", flush=True)
+    except BaseException:
+        for job in running: job.send_signal(signal.SIGINT)
+        raise
     for job in [job for job in running if job.poll() is not None]: say("failed" if job.returncode else "finished", running.pop(job))
     for job in running: job.send_signal(signal.SIGINT)
     for job, row in running.items(): say("stopped" if job.wait() else "finished", row)
