@@ -41,17 +41,7 @@ def test_the_chapter_shows_each_name_in_use(root):
     assert not (missing := set(ra._PLACES) - set(re.findall(r"\bra\.(\w+)", code))), missing
 
 
-def run(script: str, lines: int = 15) -> dict:
-    "What a script of a few lines leaves behind."
-    assert len(script.strip().splitlines()) <= lines
-    found: dict = {}
-    exec(compile(script, "script", "exec"), found)
-    return found
-
-
-def test_an_own_resnet_with_its_normalisation_inside_is_benchmarked():
-    pytest.importorskip("torchvision")
-    found = run("""
+RESNET = """
 import torch, torchvision
 import robustacc as ra
 torch.manual_seed(0)
@@ -65,7 +55,56 @@ model, images = Own().eval(), torch.rand(6, 3, 32, 32)
 labels = model(images).argmax(1)
 result = ra.benchmark(model, images, labels, eps=16/255, attacks=ra.autoattack(steps=2, queries=3), masking=0, progress=False)
 print(result)
-""")
+"""
+FOLDER = """
+import robustacc as ra
+from robustacc.pictures import read_folder
+own = read_folder("pictures")
+report = ra.audit(own.images, own.labels, eps=8/255, files=own.files, classes=own.classes)
+print(report["verdict"])
+"""
+TORCHSCRIPT = """
+import numpy as np, torch
+import robustacc as ra
+model, data = torch.jit.load("model.pt"), np.load("data.npz")
+result = ra.benchmark(model, data["images"], data["labels"], eps=.02, save="run.json", masking=10,
+                      attacks=ra.autoattack(steps=5, queries=5), progress=False)
+open("report.html", "w").write(result.to_html())
+"""
+
+
+def make_pictures(folder):
+    "Two classes of five noisy pictures, dark and light, and a copy of a dark one among the light."
+    from PIL import Image
+    rng = np.random.default_rng(0)
+    for label, low in (("dark", 0), ("light", 150)):
+        (folder / label).mkdir(parents=True)
+        for i in range(5): Image.fromarray(rng.integers(low, low + 90, (9, 9, 3)).astype(np.uint8)).save(folder / label / f"{i}.png")
+    Image.open(folder / "dark/0.png").save(folder / "light/copy.png")
+
+
+def make_torchscript(folder):
+    "A linear network in a TorchScript file, and images with its own answers as labels."
+    import torch
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(27, 2)).eval()
+    images = torch.rand(20, 3, 3, 3)
+    torch.jit.trace(net, images[:2]).save(str(folder / "model.pt"))
+    np.savez(folder / "data.npz", images=images.numpy(), labels=net(images).argmax(1).numpy())
+    return net, images
+
+
+def run(script: str, lines: int = 15) -> dict:
+    "What a script of a few lines leaves behind."
+    assert len(script.strip().splitlines()) <= lines
+    found: dict = {}
+    exec(compile(script, "script", "exec"), found)
+    return found
+
+
+def test_an_own_resnet_with_its_normalisation_inside_is_benchmarked():
+    pytest.importorskip("torchvision")
+    found = run(RESNET)
     result, model = found["result"], found["model"]
     assert result.clean["value"] == 1 and 0 <= result.robust["value"] <= 1 and result.settings["classes"] == 3
     assert list(result.outcomes.broken) == ["apgd-ce", "apgd-t", "fab-t", "square"]
@@ -74,40 +113,17 @@ print(result)
 
 
 def test_an_own_folder_of_pictures_is_audited(tmp_path, monkeypatch):
-    from PIL import Image
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for label, low in (("dark", 0), ("light", 150)):
-        (tmp_path / "pictures" / label).mkdir(parents=True)
-        for i in range(5): Image.fromarray(rng.integers(low, low + 90, (9, 9, 3)).astype(np.uint8)).save(tmp_path / "pictures" / label / f"{i}.png")
-    Image.open(tmp_path / "pictures/dark/0.png").save(tmp_path / "pictures/light/copy.png")
-    found = run("""
-import robustacc as ra
-from robustacc.pictures import read_folder
-own = read_folder("pictures")
-report = ra.audit(own.images, own.labels, eps=8/255, files=own.files, classes=own.classes)
-print(report["verdict"])
-""")
+    make_pictures(tmp_path / "pictures")
+    found = run(FOLDER)
     assert found["report"]["verdict"].startswith("Not separable") and found["report"]["conflicts"][0]["files"] == ["dark/0.png", "light/copy.png"]
 
 
 def test_a_torchscript_file_is_benchmarked_and_the_run_kept(tmp_path, monkeypatch):
     import torch
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(27, 2)).eval()
-    images = torch.rand(20, 3, 3, 3)
-    torch.jit.trace(net, images[:2]).save("model.pt")
-    np.savez("data.npz", images=images.numpy(), labels=net(images).argmax(1).numpy())
-    script = """
-import numpy as np, torch
-import robustacc as ra
-model, data = torch.jit.load("model.pt"), np.load("data.npz")
-result = ra.benchmark(model, data["images"], data["labels"], eps=.02, save="run.json", masking=10,
-                      attacks=ra.autoattack(steps=5, queries=5), progress=False)
-open("report.html", "w").write(result.to_html())
-"""
-    first, again = run(script)["result"], run(script)["result"]
+    net, images = make_torchscript(tmp_path)
+    first, again = run(TORCHSCRIPT)["result"], run(TORCHSCRIPT)["result"]
     w = (net[1].weight[1] - net[1].weight[0]).detach()
     distance = (net(images) @ torch.tensor([-1., 1.])).abs() / w.abs().sum()
     clear = ((distance / .02 - 1).abs() > .01).numpy()

@@ -59,15 +59,21 @@ def test_the_package_does_not_need_what_only_notebooks_need(python):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_wheel_holds_only_the_package(root, tmp_path):
-    source = tmp_path / "source"
+def build_wheel(root, place):
+    "The wheel of a copy of the checkout, made by pip."
+    source = place / "source"
     shutil.copytree(root, source, ignore=shutil.ignore_patterns(".git", ".venv", "_*", "build", "*.egg-info", ".snakemake", "__pycache__"))
     shutil.copytree(root / "robustacc", source / "robustacc", dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(root / "_quarto.yml", source)
-    done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "-v", "-w", tmp_path / "dist", source], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "-v", "-w", place / "dist", source], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "absent from the `packages` configuration" not in done.stdout + done.stderr     # setuptools' banner: a folder of data that it took for a package
-    wheel, = (tmp_path / "dist").glob("robustacc-*.whl")
+    wheel, = (place / "dist").glob("robustacc-*.whl")
+    return wheel
+
+
+def test_the_wheel_holds_only_the_package(root, tmp_path):
+    wheel = build_wheel(root, tmp_path)
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} <= {"robustacc", f"{wheel.name.split('-py3')[0]}.dist-info"}
     assert sum(name.startswith("robustacc/paper_tables/") for name in names) == 14 and "robustacc/py.typed" in names
