@@ -131,13 +131,19 @@ def build(root: str | Path,  # the checkout
 
 # %% ../../nbs/10e_site_build.ipynb #84f18a51
 def readme(root: str | Path,  # the checkout
+           pictures: dict[str, bytes] | None = None,  # its pictures are put in here, by their place in the checkout
            ) -> str:  # the text of `README.md`
     "The front page as GitHub's markdown."
+    found = {} if pictures is None else pictures
+    def figure(raw, suffix):
+        name = f"nbs/readme/{len(found) + 1}{suffix}"
+        found[name] = raw
+        return name
     book = read_notebook(Path(root) / "nbs" / "index.ipynb")
     said = front_matter(book)
     cells = [cell for cell in without_heading(book["cells"])
              if not (cell["cell_type"] == "code" and directives(cell["source"])[0].keys() & {"hide", "default_exp"})]
-    text = notebook_markdown({"cells": cells}, lambda raw, suffix: "")
+    text = notebook_markdown({"cells": cells}, figure)
     text = re.sub(r"(\]\()([\w./-]+\.ipynb)", r"\1nbs/\2", text).replace("](nbs/runs/index.ipynb)", "](results)")
     head = f"# {said.get('title', 'README')}\n\n" + (f"> {said['description']}\n\n" if said.get("description") else "")
     note = "<!-- Made from nbs/index.ipynb by `python -m robustacc.site --readme`: do not edit. -->\n\n"
@@ -163,7 +169,9 @@ def _site(options: argparse.Namespace) -> dict:
     root = Path(options.root) if options.root else checkout()
     if root is None or not (root / "nbs").is_dir(): raise ValueError("the site is built from a checkout: name it with --root")
     try:
-        if options.readme: made = atomic_write(root / "README.md", readme(root))
+        if options.readme:
+            made = atomic_write(root / "README.md", readme(root, pictures := {}))
+            for name, raw in pictures.items(): atomic_write(root / name, raw)
         else: made = build(root, **{name: getattr(options, name) for name in ("engine", "runs", "results", "out", "check")}) / "index.html"
     except (RuntimeError, OSError) as error:            # a step that failed is no error of the user's
         print(f"error: {error}", file=sys.stderr)
