@@ -6,6 +6,7 @@
 __all__ = ['main', 'publish']
 
 # %% ../nbs/00cb_publishing.ipynb #d557d786
+import hashlib
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -54,6 +55,16 @@ def _check_complete(path: Path, record: dict) -> None:
         raise ValueError(f"{path}: metrics.test_lipschitz {lipschitz!r}: it must be a number of 0 or more, or null")
     if arch not in ARCHS and ":" not in arch and "arch" not in (record["settings"].get("own") or {}) and not arch.startswith("WRN-"): raise unknown_name(f"settings.arch of {path}", arch, ARCHS)
 
+# %% ../nbs/00cb_publishing.ipynb #66b0529e
+def _beside(path: Path, record: dict) -> dict[str, bytes]:
+    "The files that belong to a record, by suffix; `ValueError` for one that is missing or another one."
+    found = {}
+    for suffix, digest in record.get("beside", {}).items():
+        file = path.with_suffix(suffix)
+        found[suffix] = file.read_bytes() if file.exists() else b""
+        if hashlib.sha256(found[suffix]).hexdigest() != digest: raise ValueError(f"{file}: it must be the file that the record {path} was written with (sha256 {digest[:12]})")
+    return found
+
 # %% ../nbs/00cb_publishing.ipynb #c9be3f39
 def publish(paths: Sequence[str | Path],  # records of finished runs, and executed pages
             *,
@@ -64,7 +75,7 @@ def publish(paths: Sequence[str | Path],  # records of finished runs, and execut
             ) -> list[Path]:  # the published files
     "Copy records from `runs` to `results` byte for byte, and executed pages cleaned; `ValueError` for one that must not be published."
     runs, results = (results_folder(check_path(name, folder)).resolve() for name, folder in (("runs", runs), ("results", results)))
-    jobs = []
+    jobs: list[tuple[Path, str | bytes]] = []
     for path in (results_folder(check_path("paths", path)).resolve() for path in check_kind("paths", paths, list, tuple)):
         if path.suffix != ".ipynb":
             record = read_record(path)
@@ -75,6 +86,7 @@ def publish(paths: Sequence[str | Path],  # records of finished runs, and execut
         page = path.suffix == ".ipynb"
         to = (results / (name if page else published_name(record, name))).resolve()
         if not to.is_relative_to(results): raise ValueError(f"{path}: its place would be {to}, outside of {results}")
+        jobs += [] if page else [(to.with_suffix(suffix), content) for suffix, content in _beside(path, record).items()]
         jobs.append((to, _clean_page(path).replace(str(runs), runs.name) if page else path.read_bytes()))
     return [atomic_write(destination, content) for destination, content in jobs]
 

@@ -102,6 +102,7 @@ RECORD_SCHEMA = {
     "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "robustacc record", "type": "object", "required": list(_RECORD_KEYS),
     "properties": {"kind": _NAME, "settings": {"type": "object", "properties": {"dataset": _NAME}}, "metrics": {"type": "object"},
                    "data": {"type": "object"}, "environment": {"type": "object"}, "seconds": {"type": ["number", "object"]}, "schema": {"const": SCHEMA},
+                   "beside": {"type": "object", "propertyNames": {"pattern": r"^\.[a-z0-9]+$"}, "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"}},
                    "source": {"type": "object", "required": ["commit", "dirty"],
                               "properties": {"commit": {"type": ["string", "null"], "pattern": "^[0-9a-f]{7,64}$"}, "dirty": {"type": ["boolean", "null"]}}}},
     "allOf": [{"if": {"properties": {"kind": {"enum": ["train", "ledger", "proof"]}}, "required": ["kind"]}, "then": {"properties": {"settings": _ROW}}},
@@ -169,7 +170,7 @@ def _move_away(path: Path, record: Mapping) -> bool:
     if _read(path)["schema"] == SCHEMA or record["kind"] not in ("train", "ledger", "proof"): return False
     own = path.with_name(run_name(record["settings"]).path.name)
     if own == path or own.exists(): return False
-    for suffix in (".npz", ".safetensors", ".json"):                 # the record last: until then it is still found under the old name
+    for suffix in (".npz", ".safetensors", *record.get("beside", ()), ".json"):                 # the record last: until then it is still found under the old name
         if path.with_suffix(suffix).exists(): os.replace(path.with_suffix(suffix), own.with_suffix(suffix))
     return True
 
@@ -190,14 +191,18 @@ def finished(path: str | Path,  # where the record would be
 # %% ../nbs/00c_records.ipynb #bac48d0a
 def write_record(path: str | Path,  # usually <results>/<profile>/<dataset>/....json
                  record: Mapping,  # with the keys of `_RECORD_KEYS`, `schema` apart, and any more
+                 *,
+                 beside: Mapping[str, bytes] | None = None,  # suffix, such as `.webp` -> content of a file that belongs to the record
                  ) -> dict:  # the record as it will be read back
     "Write a finished run's record; `ValueError` if it does not fit the schema, `RecordExistsError` if another run lies there."
     record = {**as_json(check_kind("record", record, Mapping)), "schema": SCHEMA}
+    if beside: record["beside"] = {suffix: hashlib.sha256(content).hexdigest() for suffix, content in beside.items()}
     check_path("path", path)
     missing = [key for key in _RECORD_KEYS if key not in record]
     if missing: raise ValueError(f"a record needs {', '.join(_RECORD_KEYS)}; this one lacks {', '.join(missing)}")
     _check_record(record, str(path))
     finished(path, record["settings"])
+    for suffix, content in (beside or {}).items(): atomic_write(Path(path).with_suffix(suffix), content)
     atomic_write(path, json.dumps(record, indent=1, allow_nan=False) + "\n")
     return record
 

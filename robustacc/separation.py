@@ -300,11 +300,12 @@ def _save_record(path: str | Path,  # where it goes
                  *,
                  seconds: float,  # of the main measurement
                  notebook: str | None = None,  # the page or module that ran
+                 beside: Mapping[str, bytes] | None = None,  # files that belong to the record, by suffix
                  **sections) -> dict:  # the record; `sections` are further parts of it, such as histograms and pairs
     "Write the record of a separation run."
     return write_record(path, {"kind": "separation", "settings": dict(settings), "metrics": dict(metrics), **sections,
                                "data": {**data.summary(), "eps": data.eps}, "environment": environment(),
-                               "source": source(notebook), "seconds": seconds})
+                               "source": source(notebook), "seconds": seconds}, beside=beside)
 
 # %% ../nbs/01_separation.ipynb #1a7ca811
 def _add_search_options(parser: ArgumentParser) -> None:

@@ -94,8 +94,9 @@ def _image(data: dict, mime: str, options: dict[str, str], figure: Callable[[byt
     return f'![{caption}]({figure(raw, _IMAGES[mime])}){{{label}alt="{_plain(alt)}"}}'
 
 # %% ../../nbs/10_site.ipynb #776eabbc
-def _table(text: str) -> str:
+def _table(text: str, caption: str = "") -> str:
     text = re.sub(r"<style.*?</style>", "", text, flags=re.S).replace(' border="1"', "").replace(' style="text-align: right;"', "")
+    if caption: text = re.sub("(<table[^>]*>)(?!<caption)", rf"\1<caption>{html.escape(caption)}</caption>", text, count=1)
     return re.sub(r"<td>(?=\s*[-+−±]?[\d.][\d.,%]*\s*(±[^<]*)?</td>)", '<td class="number">', text)
 
 
@@ -108,7 +109,7 @@ def _output(output: dict, options: dict[str, str], figure: Callable[[bytes, str]
     if "text/markdown" in data:
         text = joined(data["text/markdown"])
         return text if options.get("output") == "asis" else boxed(text)
-    if "text/html" in data: return boxed(fenced(_table(joined(data["text/html"])), "=html"))
+    if "text/html" in data: return boxed(fenced(_table(joined(data["text/html"]), options.get("tbl-cap", "")), "=html"))
     mime = next((mime for mime in _IMAGES if mime in data), None)
     if mime: return boxed(_image(data, mime, options, figure, place))
     if "text/latex" in data: return f"$$\n{joined(data['text/latex']).strip().strip('$')}\n$$"

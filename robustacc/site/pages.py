@@ -251,7 +251,8 @@ def _run_notebook(run: Run, kind: Kind, templates: Path, others: Sequence[tuple[
     own = front_matter(book)
     title = ": ".join(filter(None, [own.get("title", kind.title), ", ".join(filter(None, _about(run, {**defaults, **given})))]))
     cells = [c for c in map(_run_cell, _from_mark(without_heading(book["cells"]))) if c]
-    return {**book, **new_page(title, own.get("description"), top, *cells, origin="/".join(run.path.parts[-4 if run.path.parent.name == "notebooks" else -2:]))}
+    made = fill(templates, "made.md", record=run.record, profile=run.profile)
+    return {**book, **new_page(title, own.get("description"), top, *cells, made=made, origin="/".join(run.path.parts[-4 if run.path.parent.name == "notebooks" else -2:]))}
 
 # %% ../../nbs/10b_site_pages.ipynb #3cb7b783
 def _lightest(dataset: str) -> str:
