@@ -26,7 +26,7 @@ setup(
     package_data={"robustacc": ["paper_tables/*.csv", "py.typed"]},
     python_requires=f">={settings['min_python']}",
     install_requires=settings["requirements"].split(),
-    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("audit", "faiss", "gpu", "accelerate", "slurm", "cli", "dev")},
+    extras_require={extra: settings[f"{extra}_requirements"].split() for extra in ("audit", "faiss", "gpu", "accelerate", "slurm", "cli", "browser", "dev")},
     entry_points={"console_scripts": [f"{settings['lib_name']}={settings['lib_name']}.cli:main"],
                   "nbdev": [f"{settings['lib_name']}={settings['lib_name']}._modidx:d"]},
     classifiers=[

@@ -62,8 +62,8 @@ def notebook(path, *cells, **metadata):
     return path
 
 
-FINDINGS = ("index", "explorer", "how-robust", "ledger", "proved-trade-off", "random-labels", "smoothness")
-LINKED = ("01_separation.ipynb", "02_theory.ipynb", "03a_lipschitz.ipynb", "04a_ledger.ipynb")  # chapters that the findings name
+FINDINGS = ("index", "closest-pairs", "explorer", "how-robust", "ledger", "proved-trade-off", "random-labels", "smoothness")
+LINKED = ("01_separation.ipynb", "02_theory.ipynb", "02a_conflicts.ipynb", "03a_lipschitz.ipynb", "04a_ledger.ipynb", "09a_smoothness.ipynb")  # chapters that the findings name
 METHOD = dict(name="TRADES", label="TRADES(beta=6)", variant="paper", steps=10, step=.2, beta=6.)
 RECORD = dict(kind="train", metrics={"test_acc": 97.5, "adv_test_acc": {"pgd": 80., "mt": 70.}, "counts": {"adv_test_acc/mt": 100}}, data={}, environment={}, source={"commit": "0123456789abcdef", "dirty": False}, seconds=1., schema=SCHEMA, settings=dict(
     dataset="digits", arch="CNN2", profile="smoke", seed=0, dropout=None, eps=.1, tools=None, method=METHOD, recipe=as_json(asdict(PROFILES["smoke"]["digits"][1]))))
@@ -134,7 +134,7 @@ def test_pages_exist_and_no_link_is_broken(built):
 
 def test_a_chapter_shows_documentation_with_its_parameters(built):
     text = page(built, "measure.html")
-    assert '<h3 class="api" id="distance"' in text
+    assert 'class="api" id="distance"' in text
     assert re.search(r"<td[^>]*><code>b</code></td>\s*<td[^>]*><code>float</code></td>\s*<td[^>]*><code>1.5</code></td>", text)
     assert "the other" in text and "how far" in text
     assert '<details class="source">' in text and text.index("how far") < text.index('<details class="source">')

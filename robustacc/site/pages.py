@@ -251,8 +251,7 @@ def _run_notebook(run: Run, kind: Kind, templates: Path, others: Sequence[tuple[
     own = front_matter(book)
     title = ": ".join(filter(None, [own.get("title", kind.title), ", ".join(filter(None, _about(run, {**defaults, **given})))]))
     cells = [c for c in map(_run_cell, _from_mark(without_heading(book["cells"]))) if c]
-    made = fill(templates, "made.md", record=run.record, profile=run.profile)
-    return {**book, **new_page(title, own.get("description"), top, *cells, made=made, origin="/".join(run.path.parts[-4 if run.path.parent.name == "notebooks" else -2:]))}
+    return {**book, **new_page(title, own.get("description"), top, *cells, made=fill(templates, "made.md", record=run.record, profile=run.profile), origin="/".join(run.path.parts[-4 if run.path.parent.name == "notebooks" else -2:]))}
 
 # %% ../../nbs/10b_site_pages.ipynb #3cb7b783
 def _lightest(dataset: str) -> str:
@@ -284,15 +283,13 @@ def _run_list(kind: Kind, dataset: str, runs: Sequence[Run], records: Sequence[d
     rows: list[tuple] = [(r["settings"]["profile"], r["settings"]["arch"], row_label(r["settings"]), r["settings"]["seed"], pages.get(r["file"]), r) for r in records]
     rows += [(run.profile, "", run.path.stem, "", run, None) for run in runs if not run.record]
     rows.sort(key=lambda row: (rank(row[0]), *map(str, row[:4])))
-    text = fill(templates, "run_list.md", kind=kind, dataset=dataset, rows=rows)
-    return new_page(f"{kind.title}: {TITLES[dataset]}", f"All runs on {TITLES[dataset]}", text)
+    return new_page(f"{kind.title}: {TITLES[dataset]}", f"All runs on {TITLES[dataset]}", fill(templates, "run_list.md", kind=kind, dataset=dataset, rows=rows))
 
 
 def _index_page(known: Sequence[Kind], listed: Mapping[tuple[str, str], Sequence[str]], templates: Path, wrong: Sequence[str] = ()) -> dict:
     "The table of data sets and notebooks, with a label for each profile that was run."
-    text = fill(templates, "index.md", wide=[k for k in known if k.per_dataset], others=[k for k in known if not k.per_dataset],
-                datasets=DATASETS, titles=TITLES, listed=listed, wrong=wrong)
-    return new_page("All runs", "What was run for this site, on which data, and how thoroughly", text)
+    kinds = {"wide": [k for k in known if k.per_dataset], "others": [k for k in known if not k.per_dataset]}
+    return new_page("All runs", "What was run for this site, on which data, and how thoroughly", fill(templates, "index.md", **kinds, datasets=DATASETS, titles=TITLES, listed=listed, wrong=wrong))
 
 # %% ../../nbs/10b_site_pages.ipynb #a969618f
 def _run_pages(kind: Kind, dataset: str, runs: Sequence[Run], records: Sequence[dict], templates: Path) -> tuple[dict[str, dict], list[str]]:
@@ -315,7 +312,7 @@ def write_runs(proc: str | Path,  # the processed notebooks
                trees: Sequence[Path],  # `_runs` and `results`; the first one wins
                records: tuple[list[dict], list[str]],  # as `read_records` gives them
                ) -> list[str]:  # names of the pages that the sidebar lists, without a suffix
-    "Write the pages of all runs, and copy their records."
+    "Write the pages of all runs, and copy their records and what lies beside these."
     proc, known, templates = Path(proc), kinds(nbs), Path(nbs) / "pandoc" / "pages"
     runs = _find_runs(trees, known, records[0])
     pages, listed, named = {}, {}, []
@@ -328,5 +325,6 @@ def write_runs(proc: str | Path,  # the processed notebooks
     pages["index"] = _index_page(known, listed, templates, records[1])
     for folder in ("runs", "records"): shutil.rmtree(proc / folder, ignore_errors=True)
     for name, page in pages.items(): write_notebook(proc / "runs" / f"{name}.ipynb", page)
-    for record in records[0]: atomic_write(proc / "records" / record["file"], (Path(record["folder"]) / record["file"]).read_bytes())
+    for place, folder in ((Path(r["file"]).with_suffix(suffix), Path(r["folder"])) for r in records[0] for suffix in (".json", *r.get("beside", ()))):
+        if (folder / place).exists(): atomic_write(proc / "records" / place, (folder / place).read_bytes())
     return named

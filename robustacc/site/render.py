@@ -21,7 +21,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from ..data import DATASETS
-from ..files import atomic_write
+from ..files import atomic_write, checkout
+from ..records import source
 from .cells import front_matter, notebook_markdown, page_name, read_notebook
 from .pages import TITLES, Kind, chapters, new_page
 
@@ -144,15 +145,13 @@ def fragment(text: str,  # the markdown of a page
                       f"--template={files[1]}", f"--lua-filter={files[0]}", *(cite if bibliography and "@" in text else []))
         if kept: atomic_write(kept, done)
     done = re.sub(r"<th([^>]*)></th>", r"<td\1></td>", re.sub(r"<h1(.*?)</h1>", r"<h2\1</h2>", done, flags=re.S))  # references; heads without text
-    done = re.sub(r"<th([^>]*)>(?=<math(?:(?!</th>).)*>\\?([^<]*)</annotation></semantics></math></th>)", r'<th\1 aria-label="\2">', done)
     contents, _, body = done.partition("<!--body-->")
     first, mark, rest = body.strip().partition("<h2")                           # no heading skips a level
     return contents.strip(), re.sub("(</?h)3(?=[ >])", r"\g<1>2", first) + mark + rest
 
 
 def _inline_html(text: str) -> Markup:
-    done = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))
-    return Markup(re.sub(r"(?<!\w)\*([^*\s][^*]*)\*", r"<em>\1</em>", done))
+    return Markup(re.sub(r"(?<!\w)\*([^*\s][^*]*)\*", r"<em>\1</em>", re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))))
 
 # %% ../../nbs/10d_site_render.ipynb #606bdc6f
 def _captioned(body: str, made: str) -> str:
@@ -166,8 +165,8 @@ def _captioned(body: str, made: str) -> str:
         count += 1
         label = f'<span class="label">Table {count}.</span> '
         return f"{found['table']}{found['caption']}{label}" if found["caption"] else f"{found['table']}<caption>{label}{heading}</caption>"
-    entry, table = r'<div class="(?:parameters|methods)">.*?</table>', r'(?P<table><table[^>]*>)\s*(?P<caption><caption[^>]*>)?(?P<done><span class="label">)?'
-    done = re.sub(rf"{entry}|<h[2-4][^>]*>(?P<heading>.*?)</h[2-4]>|{table}", number, body, flags=re.S)
+    table = r'(?P<table><table[^>]*>)\s*(?P<caption><caption[^>]*>)?(?P<done><span class="label">)?'
+    done = re.sub(rf'<div class="(?:parameters|methods)">.*?</table>|<h[2-4][^>]*>(?P<heading>.*?)</h[2-4]>|{table}', number, body, flags=re.S)
     return re.sub("(?=</(?:fig)?caption>)", f' <span class="made">{made}</span>', done) if made else done
 
 # %% ../../nbs/10d_site_render.ipynb #75029acb
@@ -239,18 +238,6 @@ def _figure_store(out: Path, page: Page) -> Callable[[bytes, str], str]:
         return "../" * page.href.count("/") + name
     return store
 
-# %% ../../nbs/10d_site_render.ipynb #b57f026e
-def _commits(folder: Path) -> dict[str, str]:
-    "Of every committed notebook of a folder the commit that changed it last."
-    def git(*arguments):
-        try: return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL).stdout.splitlines()
-        except OSError: return []
-    found, commit, changed = {}, "", {line[3:].rpartition("/")[2] for line in git("status", "--porcelain", "--", "*.ipynb")}
-    for line in git("log", "--format=commit %h", "--name-only", "--relative", "--", "*.ipynb"):
-        if line.startswith("commit "): commit = line[7:]
-        elif line: found.setdefault(line, commit)
-    return {name: commit for name, commit in found.items() if name not in changed}
-
 # %% ../../nbs/10d_site_render.ipynb #caaa2572
 def render_pandoc(proc: str | Path,  # the processed notebooks, with `_quarto.yml` and `runs/`
                   out: str | Path,  # an existing folder
@@ -269,9 +256,10 @@ def render_pandoc(proc: str | Path,  # the processed notebooks, with `_quarto.ym
     atomic_write(proc / ".names", json.dumps({name: f"{href}#{place}" for name, href, place in named if once[name] == 1}))
     def make(text, page): return fragment(text, assets, bibliography, proc / ".pandoc", proc / ".names", "../" * page.href.count("/"))
     with ThreadPoolExecutor(workers) as pool: done = list(pool.map(make, texts, pages.values()))
-    commits = _commits(assets.parent)
+    code = source() if assets.resolve().is_relative_to(checkout() or "/-") else {"dirty": True}
     for page, (contents, body) in zip(pages.values(), done):
-        made = page.fields.get("made") or (f"By the code above, commit {commits[page.source]}." if page.source in commits and page.source != "index.ipynb" else "")
+        own = page.origin.startswith("nbs/") and page.source != "index.ipynb" and code["dirty"] is False
+        made = page.fields.get("made") or own and f"By the code above, commit {code['commit'][:7]}."
         atomic_write(out / page.href, _page_html(assets, page, (contents, _captioned(body, made)), entries, pages, config["website"]))
     found = [entry for page, (_, body) in zip(pages.values(), done) for entry in _search_entries(page, body)]
     index = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
