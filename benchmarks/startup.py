@@ -7,10 +7,10 @@ empty process of the same turn. For comparison also what the first use of a name
 """
 import argparse
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
+from resource import RUSAGE_CHILDREN, getrusage
 from statistics import median
 
 from robustacc.files import atomic_write
@@ -22,10 +22,10 @@ CASES = {"nothing imported": ["-c", "pass"], "import robustacc": ["-c", "import 
 
 def cpu_ms(arguments: list[str]) -> float:
     "CPU milliseconds of one process and its children."
-    before = os.times()
+    before = getrusage(RUSAGE_CHILDREN)
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
-    after = os.times()
-    return 1000 * (after.children_user + after.children_system - before.children_user - before.children_system)
+    after = getrusage(RUSAGE_CHILDREN)
+    return 1000 * (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
 
 def main() -> None:
