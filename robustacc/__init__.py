@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .docstrings import describe_imports
+from ._docstrings import describe_imports
 
 if TYPE_CHECKING:
     from .attacks import PGD as PGD, MultiTargeted as MultiTargeted, Threat as Threat

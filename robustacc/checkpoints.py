@@ -23,7 +23,7 @@ from .arguments import check_path
 from .files import atomic_write
 from .files import as_json
 from .records import differences
-from .renames import renamed
+from ._renames import renamed
 
 # %% ../nbs/04b_checkpoints.ipynb #a38dcf4d
 class CheckpointError(ValueError):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .arguments import check_count, check_kind, check_number
 from .checks import as_array, check_choice, check_images, check_labels, check_norm
-from .cliques import least_loss, maximal_cliques, neighbour_bits
+from ._cliques import least_loss, maximal_cliques, neighbour_bits
 from .search import Pairs, pairs_within
 
 # %% ../nbs/02a_conflicts.ipynb #9a914dee

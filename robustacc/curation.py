@@ -19,7 +19,7 @@ import numpy as np
 from .arguments import check_count, check_kind, check_number
 from .auditing import audit
 from .checks import check_images, unknown_name
-from .cliques import least_loss
+from ._cliques import least_loss
 from .conflicts import label_agreement, optimal_robust_loss
 from .readers import LabelledSet
 from .search import Pairs, closest_pairs, pairs_within, widest_radius

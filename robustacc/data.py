@@ -26,9 +26,9 @@ import torch
 from .arguments import check_count, check_kind
 from .augmentation import Augment, Ragged, crop_and_flip, cut_out
 from .checks import as_array, check_choice, check_device, check_eps, check_images, check_labels, to_float, unknown_name, warn_of_range
-from .downloads import data_root, fetch_files, read_verified, reuse_archives
+from ._downloads import data_root, fetch_files, read_verified, reuse_archives
 from .registry import Registry
-from .renames import renamed
+from ._renames import renamed
 
 # %% ../nbs/00_data.ipynb #6faeb9a7
 def _positions(which, n: int) -> slice | np.ndarray:
@@ -367,5 +367,5 @@ def batches(
 __getattr__ = renamed(__name__, {
     "SUPERCLASSES": "robustacc.imagenet._SUPERCLASSES", "WNIDS": "robustacc.imagenet._WNIDS",
     "IMAGENET_FOLDERS": "robustacc.imagenet._FOLDERS", "superclass_folders": "robustacc.imagenet._superclass_folders",
-    "MNIST_MD5": "robustacc.data._MNIST_MD5", "cache_folder": "robustacc.downloads.cache_folder", "data_root": "robustacc.downloads.data_root",
-    "staging": "robustacc.downloads.staging"})
+    "MNIST_MD5": "robustacc.data._MNIST_MD5", "cache_folder": "robustacc._downloads.cache_folder", "data_root": "robustacc._downloads.data_root",
+    "staging": "robustacc._downloads.staging"})

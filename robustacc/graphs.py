@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .renames import renamed
+from ._renames import renamed
 
 # %% ../nbs/04d_graphs.ipynb #6de29963
 @dataclass(frozen=True)

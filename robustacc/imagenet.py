@@ -17,7 +17,7 @@ import numpy as np
 
 from .augmentation import Augment, Ragged
 from .data import Data, Split
-from .downloads import cache_folder, data_root, staging
+from ._downloads import cache_folder, data_root, staging
 from .pictures import picture_files, read_pictures
 
 # %% ../nbs/00g_imagenet.ipynb #ee4e5182

@@ -21,7 +21,7 @@ from .evaluation import robust
 from .data import load
 from .lipschitz import LocalLipschitz, local_lipschitz
 from .paper import label_order
-from .renames import renamed
+from ._renames import renamed
 from .runs import departures, run_name
 from .statistics import Difference, example_spread, paired_difference, prediction_interval, student
 from .records import environment, find_records, finished, load_trained, read_record, source, write_record

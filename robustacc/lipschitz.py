@@ -16,7 +16,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
-from .attacks import Threat, ascend, at_least_float32, check_threat, start_point
+from .attacks import Threat, ascend, check_threat, start_point
+from .losses import at_least_float32
 from .checks import as_array, check_choice, check_norm, check_output
 from .evaluation import channels_last, check_inputs, pixel_batches
 from .guard import frozen, ordinary, weight_types

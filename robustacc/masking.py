@@ -20,7 +20,8 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from .arguments import check_count, check_kind
-from .attacks import PGD, Threat, ascend, check_threat, cross_entropy, start_point
+from .attacks import PGD, Threat, ascend, check_threat, start_point
+from .losses import cross_entropy
 from .checks import check_choice
 from .evaluation import check_inputs, correct, pixel_batches, robust
 from .guard import find_modules, frozen, input_gradient, mode_dependent

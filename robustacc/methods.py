@@ -16,14 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attacks import PGD, Threat, ascend, at_least_float32, check_threat, cross_entropy, divergence, per_example, start_point
+from .attacks import PGD, Threat, ascend, check_threat, per_example, start_point
+from .losses import at_least_float32, cross_entropy, divergence
 from .arguments import check_number
 from .checks import check_choice
 from .guard import DTYPES, frozen, input_gradient, ordinary
 from .noise import NoiseKey
 from .paper import method_label
 from .registry import Registry
-from .renames import renamed
+from ._renames import renamed
 
 # %% ../nbs/04_methods.ipynb #7aa2cc47
 VARIANTS = ("paper", "released")  # the printed equations, and what the published code computes

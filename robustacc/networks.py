@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .arguments import check_count
 from .checks import unknown_name
 from .registry import Registry
-from .renames import renamed
+from ._renames import renamed
 
 # %% ../nbs/00a_networks.ipynb #250bcded
 _SMALLEST = {"CNN1": 6, "CNN2": 16, "WRN-40-10": 3, "ResNet50": 17, "WRN-16-4": 3, "ResNet18": 5}  # least height and width

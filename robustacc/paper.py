@@ -12,7 +12,7 @@ from importlib.resources import files
 
 from .arguments import check_kind, check_number
 from .checks import check_choice
-from .renames import renamed
+from ._renames import renamed
 
 # %% ../nbs/00b_paper.ipynb #09b692a0
 _TABLES = {1: "separation", 2: "mnist_pgd", 3: "cifar10_resimagenet_pgd", 4: "dropout_pgd", 5: "setup", 6: "proof_of_concept",

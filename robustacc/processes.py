@@ -16,7 +16,7 @@ from datetime import timedelta
 import torch
 from torch import Tensor, nn
 
-from .renames import renamed
+from ._renames import renamed
 
 # %% ../nbs/04c_processes.ipynb #d694cab9
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from .attacks import Attack, Threat, margin, per_example
+from .attacks import Attack, Threat, per_example
+from .losses import margin
 from .noise import NoiseKey
 
 # %% ../nbs/03aa_random_search.ipynb #8f805fb5

@@ -27,7 +27,7 @@ from .arguments import check_kind, check_path
 from .data import own_data
 from .files import as_json, atomic_write, checkout, results_folder
 from .networks import build
-from .renames import renamed
+from ._renames import renamed
 from .runs import RunName, run_name
 
 # %% ../nbs/00c_records.ipynb #be3aab5b

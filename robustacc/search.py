@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from .arguments import check_count, check_kind, check_number
-from .blocks import COMPILED, Search, check_fit, counted, largest_differences, rows, tiles
+from ._blocks import COMPILED, Search, check_fit, counted, largest_differences, rows, tiles
 from .checks import as_array, check_choice, check_device, check_images, check_labels, check_norm, warn_of_range
-from .kernels import nearest_by_filter, pairs_by_filter
-from .projection import nearest_by_projection, pairs_by_projection, projects
+from ._kernels import nearest_by_filter, pairs_by_filter
+from ._projection import nearest_by_projection, pairs_by_projection, projects
 
 # %% ../nbs/00d_search.ipynb #1042e0c6
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from .data import DATASETS, Data, Split, load
 from .files import check_writable
 from .paper import separation_row
 from .records import environment, source, write_record
-from .renames import renamed
+from ._renames import renamed
 from .search import BACKENDS, Neighbours, Pairs, closest_pairs, nearest_other, nearest_own, pairs_within, widest_radius
 
 # %% ../nbs/01_separation.ipynb #bddf2f70

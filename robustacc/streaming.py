@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .blocks import Search, rows
+from ._blocks import Search, rows
 from .arguments import check_count
 from .checks import as_array, check_images, check_labels
-from .greedy import pixel_order
+from ._greedy import pixel_order
 from .search import Pairs, pairs_within
 
 # %% ../nbs/00d_streaming.ipynb #57d08c0c

@@ -15,12 +15,13 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from .attacks import Attack, Goal, Threat, margin, per_example, ranked_targets, start_point, steepest_direction, worst_case
+from .attacks import Attack, Goal, Threat, per_example, ranked_targets, start_point, steepest_direction, worst_case
+from .losses import margin
 from .checks import check_logits, check_norm, logits_of, unknown_name
 from .guard import frozen, input_gradient, ordinary, warn_of_flat
 from .noise import NoiseKey
 from .random_search import Square
-from .renames import renamed
+from ._renames import renamed
 
 # %% ../nbs/03b_strong_attacks.ipynb #c2eb6825
 def _checkpoints(steps: int) -> list[int]:

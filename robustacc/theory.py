@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from .arguments import check_count, check_kind, check_number
 from .checks import as_array, check_choice, check_labels, check_norm
 from .distances import MOVES, as_rows, class_distances, perturb, separation_radius
-from .renames import renamed
+from ._renames import renamed
 from .search import nearest_other
 
 # %% ../nbs/02_theory.ipynb #0699b762

@@ -38,7 +38,7 @@ from .processes import ProcessGroup, find_group
 from .recipes import (AUGMENTS, PRECISIONS, PRINTED_DROPOUT, PROFILES, RADIUS, Recipe, Tools, default_strengths, find_augment, find_dropout,
                                find_recipe)
 from .records import environment, finished, save_weights, source, write_record
-from .renames import renamed
+from ._renames import renamed
 from .runs import departures, run_name, table_row
 from .training_state import EVERY, DivergedError, EarlyStopping
 

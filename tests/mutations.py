@@ -38,7 +38,7 @@ MUTATIONS = [
     ("noise", "(seed & _MASK, seed >> 32 & _MASK, *_words", "(seed & _MASK, 0, *_words", "tests/test_noise.py"),
     ("noise", "(index >> 32) & _MASK", "0 & _MASK", "tests/test_noise.py"),
     ("03_attacks", "range(steps + (keep == \"best\"))", "range(steps)", "tests/test_ascent.py"),
-    ("03_attacks", "top[:, 2:].mean(1)", "top[:, 1:].mean(1)"),
+    ("00h_losses", "top[:, 2:].mean(1)", "top[:, 1:].mean(1)"),
     ("03_attacks", "clamp_max(1), delta)).clamp_(0, 1)", "clamp_max(1), delta))", "tests/test_ascent.py"),
     ("03_attacks", "rows = (dead if won is None else dead & ~won)", "rows = dead", "tests/test_ascent.py"),
     ("evaluation", "<= threat.eps + 1e-5 * max(1, threat.eps))", "<= threat.eps + 1e-1 * max(1, threat.eps))"),

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from robustacc import random_search, strong_attacks
-from robustacc.attacks import PGD, Threat, ascend, cross_entropy, margin, start_point
+from robustacc.attacks import PGD, Threat, ascend, start_point
 from robustacc.checks import to_float
 from robustacc.data import load
 from robustacc.evaluation import correct, evaluate_robustness, robust
+from robustacc.losses import cross_entropy, margin
 from robustacc.methods import TRADES, Method
 from robustacc.noise import NoiseKey
 from robustacc.random_search import Square
@@ -268,7 +269,8 @@ def test_autoattack_with_all_its_steps_leaves_the_same_digits(nets, thousand, na
 
 def test_the_losses_in_double_precision_against_a_derivation_of_their_own():
     "Values and gradients of the losses by numpy formulas, central differences included."
-    from robustacc.attacks import _LOSSES, carlini_wagner, divergence, dlr
+    from robustacc.attacks import _LOSSES
+    from robustacc.losses import carlini_wagner, divergence, dlr
     rng = np.random.default_rng(0)
     z, labels, targets, clean = rng.normal(size=(6, 5)) * 3, np.arange(6) % 5, (np.arange(6) + 2) % 5, rng.normal(size=(6, 5))
     def log_softmax(v): return v - np.log(np.exp(v).sum())

@@ -8,7 +8,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from robustacc.cliques import maximal_cliques, neighbour_bits, packing_programme
+from robustacc._cliques import maximal_cliques, neighbour_bits, packing_programme
 from robustacc.conflicts import OptimalLoss, check_certificate, _conflicting, frontier, optimal_robust_loss
 from robustacc.data import load
 from robustacc.search import Pairs, pairs_within

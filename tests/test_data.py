@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from robustacc import data as rd
-from robustacc import downloads, imagenet
+from robustacc import _downloads as downloads, imagenet
 from robustacc.augmentation import Augment
 from robustacc.data import Data, batches, load
 from robustacc.imagenet import _SUPERCLASSES

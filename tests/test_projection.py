@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 
-from robustacc.projection import projects
+from robustacc._projection import projects
 from robustacc.search import _brute, _distance, _pairs_brute, _search, nearest_other, nearest_own, pairs_within
 from robustacc.streaming import certify_separation
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from robustacc import separation
 from robustacc.auditing import audit
 from robustacc.data import load
-from robustacc.blocks import Search, largest_differences
+from robustacc._blocks import Search, largest_differences
 from robustacc.records import read_record
 from robustacc.search import closest_pairs, nearest_other, nearest_own, pairs_within
 
@@ -302,7 +302,7 @@ def test_cuda_gives_the_same(tmp_path):
 @settings(max_examples=60, deadline=None)
 @given(problems(), st.sampled_from(("other", "same", "all")), st.integers(0, 255))
 def test_pairs_by_filter_are_the_definition(problem, which, radius):
-    from robustacc.kernels import pairs_by_filter
+    from robustacc._kernels import pairs_by_filter
     q, ql, r, rl = problem
     ql, rl = ql.astype(np.int32), rl.astype(np.int32)
     for sets, within in (((q, ql, r, rl), False), ((r, rl, r, rl), True)):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from robustacc.staircase import (_AT, _GR, _LLR, _RELEASED, _RST, STAIRCASE_METHODS, _TRADES, _Natural, _Sample, _describe, _EPS, _expected_worst,
+from robustacc.staircase import (_AT, _GR, _LLR, _RELEASED, _RST, _STAIRCASE_METHODS, _TRADES, _Natural, _Sample, _describe, _EPS, _expected_worst,
                                  _FEATURES, _KNOTS, _local, _max_slope, _moments, _PENALTY, _places, _population, _TOLERANCE, _case_name,
                                  draw, _fit_all, measure, solve, _spline)
 
@@ -92,7 +92,7 @@ def test_thirty_thousand_examples_by_cvxpy(method):
     assert abs(_spline(EVERYWHERE) @ (ours.theta - theta.value)).max() < .02
 
 
-@pytest.mark.parametrize("method", [*STAIRCASE_METHODS, *_RELEASED], ids=lambda m: f"{m.label}, {m.variant}")
+@pytest.mark.parametrize("method", [*_STAIRCASE_METHODS, *_RELEASED], ids=lambda m: f"{m.label}, {m.variant}")
 def test_no_function_beats_a_certificate(method):
     "The bound holds against random functions near and far, and against fits of every other method."
     rng = np.random.default_rng(3)
@@ -101,13 +101,13 @@ def test_no_function_beats_a_certificate(method):
         found = solve(method, sample, starts=_places(sample, 3))
         assert abs(objective(found.theta, sample, method, .1) - found.value) < 1e-12
         if found.gap == np.inf: assert method.title == "GR" and method.variant == "paper"
-        rivals = [solve(m, sample, starts=_places(sample, 2)).theta for m in STAIRCASE_METHODS]
+        rivals = [solve(m, sample, starts=_places(sample, 2)).theta for m in _STAIRCASE_METHODS]
         rivals += [found.theta + scale * rng.normal(size=_FEATURES) for scale in (1e-6, 1e-4, 1e-2, 1, 10) for _ in range(40)]
         bound = found.value - (found.gap if np.isfinite(found.gap) else _TOLERANCE)
         assert min(objective(theta, sample, method, .1) for theta in rivals) >= bound - 1e-12
 
 
-@pytest.mark.parametrize("method", [m for m in dict.fromkeys([*STAIRCASE_METHODS, *_RELEASED]) if m.few], ids=lambda m: f"{m.label}, {m.variant}")
+@pytest.mark.parametrize("method", [m for m in dict.fromkeys([*_STAIRCASE_METHODS, *_RELEASED]) if m.few], ids=lambda m: f"{m.label}, {m.variant}")
 def test_moments_are_all_that_some_methods_see(method):
     sample, rng = draw(500, 3), np.random.default_rng(0)
     short = _moments(sample)
@@ -164,7 +164,7 @@ def test_a_weighted_sample_is_the_repeated_one():
     twice = _Sample(np.repeat(sample.step, 2), np.repeat(sample.y, 2), np.ones(60))
     counted = _Sample(sample.step, sample.y, np.full(30, 2.))
     theta = np.random.default_rng(0).normal(size=_FEATURES)
-    for method in {*STAIRCASE_METHODS, *_RELEASED}:
+    for method in {*_STAIRCASE_METHODS, *_RELEASED}:
         a, b = (_local(theta, s, method, .1, .05) for s in (twice, counted))
         np.testing.assert_allclose((a.value, *a.gradient, *a.hessian.ravel()), (b.value, *b.gradient, *b.hessian.ravel()), rtol=1e-9, atol=1e-12)
 

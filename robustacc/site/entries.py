@@ -12,7 +12,7 @@ from importlib import import_module
 from operator import attrgetter
 from typing import Any
 
-from ..docstrings import parameters
+from .._docstrings import parameters
 from .cells import directives, fenced
 
 # %% ../../nbs/10a_site_entries.ipynb #dd0747f9

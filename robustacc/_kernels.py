@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .blocks import COMPILED, Search, check_fit, compiled, rows, tiles
-from .greedy import pixel_order
+from ._blocks import COMPILED, Search, check_fit, compiled, rows, tiles
+from ._greedy import pixel_order
 
 # %% ../nbs/00d_kernels.ipynb #434881ec
 if COMPILED:

@@ -8,7 +8,7 @@ __all__ = ['pixel_order']
 # %% ../nbs/00d_greedy.ipynb #6fe19466
 import numpy as np
 
-from .blocks import Search, largest_differences, rows
+from ._blocks import Search, largest_differences, rows
 
 # %% ../nbs/00d_greedy.ipynb #0e7cbee3
 def _extend(chosen: list[int], most: int, queries, limit, rows, counts, rng) -> None:

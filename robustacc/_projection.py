@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .blocks import COMPILED, Search, check_fit, compiled, rows, tiles
-from .kernels import squared_differences
+from ._blocks import COMPILED, Search, check_fit, compiled, rows, tiles
+from ._kernels import squared_differences
 
 # %% ../nbs/00d_projection.ipynb #d0dfc729
 _DIRECTIONS = 256  # most directions that are considered
