@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .networks import build as build
     from .random_search import Square as Square
     from .recipes import Recipe as Recipe
+    from .records import load_trained as load_trained
     from .search import nearest_other as nearest_other, pairs_within as pairs_within
     from .strong_attacks import APGD as APGD, FAB as FAB, APGDTargeted as APGDTargeted, autoattack as autoattack
 
@@ -45,6 +46,7 @@ _HOMES = {
     "conflicts": ("optimal_robust_loss",),
     "methods": ("Natural", "GR", "LLR", "AT", "RST", "TRADES"),
     "recipes": ("Recipe",),
+    "records": ("load_trained",),
     "fitting": ("fit",),
 }
 _PLACES = {name: home for home, names in _HOMES.items() for name in names}
