@@ -56,10 +56,11 @@ def _check_complete(path: Path, record: dict) -> None:
     if arch not in ARCHS and ":" not in arch and "arch" not in (record["settings"].get("own") or {}) and not arch.startswith("WRN-"): raise unknown_name(f"settings.arch of {path}", arch, ARCHS)
 
 # %% ../nbs/00cb_publishing.ipynb #66b0529e
-def _beside(path: Path, record: dict) -> dict[str, bytes]:
+def _beside(path: Path, record: dict, weights: bool) -> dict[str, bytes]:
     "The files that belong to a record, by suffix; `ValueError` for one that is missing or another one."
-    found = {}
-    for suffix, digest in record.get("beside", {}).items():
+    if weights and "weights" not in record: raise ValueError(f"{path} names no weights: run it again, or leave weights (--weights) out")
+    found, named = {}, record.get("beside", {}) | ({".safetensors": record["weights"]["sha256"]} if weights else {})
+    for suffix, digest in named.items():
         file = path.with_suffix(suffix)
         found[suffix] = file.read_bytes() if file.exists() else b""
         if hashlib.sha256(found[suffix]).hexdigest() != digest: raise ValueError(f"{file}: it must be the file that the record {path} was written with (sha256 {digest[:12]})")
@@ -72,6 +73,7 @@ def publish(paths: Sequence[str | Path],  # records of finished runs, and execut
             results: str | Path = "results",  # the folder of published records
             allow_dirty: bool = False,  # publish records of uncommitted code too
             allow_unknown_source: bool = False,  # and those that know no commit
+            weights: bool = False,  # also the weights of each record
             ) -> list[Path]:  # the published files
     "Copy records from `runs` to `results` byte for byte, and executed pages cleaned; `ValueError` for one that must not be published."
     runs, results = (results_folder(check_path(name, folder)).resolve() for name, folder in (("runs", runs), ("results", results)))
@@ -86,7 +88,7 @@ def publish(paths: Sequence[str | Path],  # records of finished runs, and execut
         page = path.suffix == ".ipynb"
         to = (results / (name if page else published_name(record, name))).resolve()
         if not to.is_relative_to(results): raise ValueError(f"{path}: its place would be {to}, outside of {results}")
-        jobs += [] if page else [(to.with_suffix(suffix), content) for suffix, content in _beside(path, record).items()]
+        jobs += [] if page else [(to.with_suffix(suffix), content) for suffix, content in _beside(path, record, weights).items()]
         jobs.append((to, _clean_page(path).replace(str(runs), runs.name) if page else path.read_bytes()))
     return [atomic_write(destination, content) for destination, content in jobs]
 
@@ -98,11 +100,12 @@ def _options(parser: ArgumentParser) -> None:
     parser.add_argument("--results", default="results", metavar="FOLDER", help="the published folder (default: %(default)s)")
     parser.add_argument("--allow-dirty", action="store_true", help="also records of uncommitted code")
     parser.add_argument("--allow-unknown-source", action="store_true", help="also records that know no commit, such as those of an installed package")
+    parser.add_argument("--weights", action="store_true", help="also the weights of each record, a file of megabytes")
 
 
 def _publish(options: Namespace) -> dict:
     "The command: copy records to the published results."
-    published = publish(options.records, runs=options.runs, results=options.results, allow_dirty=options.allow_dirty, allow_unknown_source=options.allow_unknown_source)
+    published = publish(options.records, runs=options.runs, results=options.results, allow_dirty=options.allow_dirty, allow_unknown_source=options.allow_unknown_source, weights=options.weights)
     print("\n".join(f"published {path}" for path in published))
     return {"published": [str(path) for path in published]}
 
