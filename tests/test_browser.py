@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -186,7 +187,8 @@ def test_the_theme_is_switched_and_kept(visit):
 def test_the_slider_draws_which_balls_meet_and_says_the_optimum(built, visit):
     page = visit("findings/closest-pairs.html")
     for dataset in page.eval_on_selector_all("#browse select[name=dataset] option", "options => options.map(option => option.value)"):
-        record = json.loads((built / "records" / "separation" / f"{dataset}.json").read_text())
+        place = page.get_attribute(f"section[data-dataset={dataset}] .sheet a", "href")
+        record = json.loads((built / "findings" / unquote(place)).read_text())
         levels = [round(255 * pair["distance"]) for pair in record["closest"]["pairs"]]
         page.select_option("#browse select[name=dataset]", dataset)
         for level in (0, min(levels) - 1, min(levels), levels[99]):

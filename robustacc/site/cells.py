@@ -66,11 +66,8 @@ def _code(code: str, options: dict[str, str]) -> str:
     return f'<details class="source"{opened}><summary>{summary}</summary>\n\n{block}\n\n</details>'
 
 # %% ../../nbs/10_site.ipynb #37c80a46
-_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
-
-
 def _boxed(text: str, kind: str = "") -> str:
-    lines = (line.rstrip().rpartition("\r")[2] for line in _ANSI.sub("", text).replace("\r\n", "\n").split("\n"))
+    lines = (line.rstrip().rpartition("\r")[2] for line in re.sub(r"\x1b\[[0-?]*[ -/]*[@-~]", "", text).replace("\r\n", "\n").split("\n"))
     text = "\n".join(lines).strip("\n")
     if not text.strip(): return ""
     block = f"::: {{.cell-output{f' .cell-output-{kind}' if kind else ''}}}\n{fenced(text)}\n:::"

@@ -174,12 +174,9 @@ def _find_runs(trees: Sequence[Path], known: Sequence[Kind], records: Sequence[d
     return [found[page] for page in sorted(found)]
 
 # %% ../../nbs/10b_site_pages.ipynb #5aaa449a
-_RELATIVE = re.compile(r"(\]\()(?![a-z][a-z0-9+.-]*:|#|/|\.\./|attachment:)")
-
-
 def _run_cell(cell: dict) -> dict | None:
     if cell["cell_type"] == "raw": return None
-    if cell["cell_type"] == "markdown": return {**cell, "source": _RELATIVE.sub(r"\1../", cell["source"])}
+    if cell["cell_type"] == "markdown": return {**cell, "source": re.sub(r"(\]\()(?![a-z][a-z0-9+.-]*:|#|/|\.\./|attachment:)", r"\1../", cell["source"])}
     options, code = directives(cell["source"])
     tags = cell.get("metadata", {}).get("tags", [])
     if options.keys() & {"hide", "default_exp"} or {"parameters", "injected-parameters"} & set(tags): return None
@@ -200,9 +197,6 @@ def _from_mark(cells: Sequence[dict]) -> list[dict]:
     return list(cells[marks[0]:] if marks and not _failed(cells) else cells)
 
 # %% ../../nbs/10b_site_pages.ipynb #99ef9e82
-_KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
-
-
 def prose(text: str,  # markdown
           kind: str = "markdown",  # or `raw`, for a header
           ) -> dict:  # a cell
@@ -219,7 +213,7 @@ def new_page(title: str,  # the title
     said = {"title": title, "description": description, "skip_exec": True, "skip_showdoc": True, **fields}
     head = yaml.safe_dump({k: v for k, v in said.items() if v is not None}, sort_keys=False, allow_unicode=True)
     shown = [prose(f"---\n{head}---", "raw"), *(prose(c) if isinstance(c, str) else c for c in cells if c)]
-    return {"cells": [{"id": f"cell-{i}", **c} for i, c in enumerate(shown)], "metadata": {"kernelspec": _KERNEL}, "nbformat": 4, "nbformat_minor": 5}
+    return {"cells": [{"id": f"cell-{i}", **c} for i, c in enumerate(shown)], "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}
 
 
 def without_heading(cells: Sequence[dict],  # of a notebook

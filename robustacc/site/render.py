@@ -154,9 +154,9 @@ def _inline_html(text: str) -> Markup:
     return Markup(re.sub(r"(?<!\w)\*([^*\s][^*]*)\*", r"<em>\1</em>", re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text, quote=False))))
 
 # %% ../../nbs/10d_site_render.ipynb #606bdc6f
-def _captioned(body: str, made: str) -> str:
+def _captioned(body: str, made: str, heading: str) -> str:
     "A page's body with a number and a caption on every table, and behind every caption what it was made from."
-    count, heading = 0, ""
+    count = 0
 
     def number(found: re.Match) -> str:
         nonlocal count, heading
@@ -260,7 +260,7 @@ def render_pandoc(proc: str | Path,  # the processed notebooks, with `_quarto.ym
     for page, (contents, body) in zip(pages.values(), done):
         own = page.origin.startswith("nbs/") and page.source != "index.ipynb" and code["dirty"] is False
         made = page.fields.get("made") or own and f"By the code above, commit {code['commit'][:7]}."
-        atomic_write(out / page.href, _page_html(assets, page, (contents, _captioned(body, made)), entries, pages, config["website"]))
+        atomic_write(out / page.href, _page_html(assets, page, (contents, _captioned(body, made, _inline_html(page.title))), entries, pages, config["website"]))
     found = [entry for page, (_, body) in zip(pages.values(), done) for entry in _search_entries(page, body)]
     index = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
     atomic_write(out / "search.js", f"window.searchIndex = {index};\n")

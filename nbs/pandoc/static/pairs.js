@@ -10,7 +10,7 @@ addEventListener("DOMContentLoaded", () => {
   function optimum(section, level) {
     const curve = JSON.parse(section.dataset.curve || "[]"), below = curve.filter(row => row[0] <= level).pop(), above = curve.find(row => row[0] >= level);
     if (!curve.length) return "The optimum was not computed for this data set.";
-    if (!below || (above && !above[1])) return "Any number of training images can be classified robustly: no balls of different classes meet.";
+    if (!below || (above && !above[1])) return "No balls of different classes meet, so every training image can be classified robustly.";
     const share = row => `${many(row[2], "image")} if it is deterministic, ${(100 * row[3]).toFixed(3)}% if it may be random`;
     if (above && above[0] === below[0]) return `${many(below[1], "pair")} of all training images meet. Every classifier loses at least ${share(below)}.`;
     return `At the largest measured radius below, ${(below[0] / 510).toFixed(4)}, ${many(below[1], "pair")} of all training images meet, and every classifier loses at least ${share(below)}; at this radius it is no less${above ? `, and at ${(above[0] / 510).toFixed(4)} the optimum loses ${share(above)}` : ""}.`;
