@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import check_number
+from .arguments import check_number, check_path
 from .checks import as_array
 from .data import Data, Split, from_arrays
 from .pictures import read_folder
@@ -31,17 +31,27 @@ def _pixels(picture: Any) -> np.ndarray:
     return array if first or array.ndim != 3 or array.shape[2] > 4 else array.transpose(2, 0, 1)
 
 
+def _pair(example: Any, picture: str, label: str, what: str, at: int) -> tuple[np.ndarray, int]:
+    "Pixels and label of one example; `ValueError` says where it is."
+    try: pair = (example[picture], example[label]) if isinstance(example, Mapping) else (example[0], example[1])
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{what}: example {at} is {type(example).__name__}: it must be a pair, or have {picture!r} and {label!r} ({error!r})") from error
+    try: pixels = _pixels(pair[0])
+    except ValueError as error: raise ValueError(f"{what}: example {at}: {error}") from error
+    try: return pixels, operator.index(pair[1].item() if hasattr(pair[1], "item") else pair[1])
+    except (TypeError, ValueError, RuntimeError) as error: raise ValueError(f"{what}: label {pair[1]!r} of example {at}: it must be an integer") from error
+
+
 def _collected(examples: Iterable, picture: str, label: str, what: str) -> tuple[np.ndarray, np.ndarray]:
     "Pictures and labels of all examples."
     images, labels = [], []
-    for example in examples:
-        try: pair = (example[picture], example[label]) if isinstance(example, Mapping) else (example[0], example[1])
-        except (KeyError, IndexError, TypeError) as error:
-            raise ValueError(f"{what}: example {len(labels)} is {type(example).__name__}: it must be a pair, or have {picture!r} and {label!r} ({error!r})") from error
-        try: labels.append(operator.index(pair[1].item() if hasattr(pair[1], "item") else pair[1]))
-        except (TypeError, ValueError) as error: raise ValueError(f"{what}: label {pair[1]!r} of example {len(labels)}: it must be an integer") from error
-        images.append(_pixels(pair[0]))
-        if images[-1].shape != images[0].shape: raise ValueError(f"{what}: picture {len(labels) - 1} has shape {images[-1].shape}, the first {images[0].shape}: they must be alike")
+    try: examples = iter(examples)
+    except TypeError as error: raise ValueError(f"{what} {type(examples).__name__}: it must be examples, pairs of a picture and a label") from error
+    for at, example in enumerate(examples):
+        pixels, number = _pair(example, picture, label, what, at)
+        images.append(pixels)
+        labels.append(number)
+        if images[-1].shape != images[0].shape: raise ValueError(f"{what}: picture {at} has shape {images[-1].shape}, the first {images[0].shape}: they must be alike")
     if not images: raise ValueError(f"{what}: it must have examples, and has none")
     return np.stack(images), np.array(labels, np.int64)
 
@@ -68,7 +78,7 @@ def from_folder(folder: str | Path,  # with a sub-folder for each class, or with
                 **facts: Any,  # further arguments of `from_arrays`: name, augment
                 ) -> Data:  # in memory
     "A data set from a folder of pictures; `ValueError` names the file or folder that is wrong."
-    folder, share = Path(folder), check_number("test", test, 0, 1, above=True)
+    folder, share = check_path("folder", folder), check_number("test", test, 0, 1, above=True)
     if share == 1: raise ValueError(f"test {test!r}: it must be below 1, nothing would be left to train on")
     if (folder / "train").is_dir() and (folder / "test").is_dir():
         halves = [read_folder(folder / part, size=size) for part in ("train", "test")]

@@ -8,13 +8,12 @@ __all__ = ['main']
 # %% ../nbs/02g_audit_command.ipynb #7b6b1b04
 import json
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from .arguments import check_path
-from .commands import Command
+from .commands import Command, fraction, whole
 from .curation import Curation, curate
 from .curation_page import curation_page
 from .data import DATASETS, load
@@ -22,13 +21,6 @@ from .files import atomic_write, check_writable
 from .readers import LabelledSet, read_set
 
 # %% ../nbs/02g_audit_command.ipynb #5eae9763
-def _number(text: str) -> float:
-    "A number or fraction that is finite."
-    try: value = float(Fraction(text.strip()))
-    except (ValueError, ZeroDivisionError, OverflowError): raise ArgumentTypeError(f"{text!r}: it must be a number or a fraction, such as .06 or 16/255") from None
-    return value
-
-
 def _role(text: str) -> tuple[str, str]:
     "ROLE=NAME."
     role, equals, name = text.partition("=")
@@ -46,23 +38,23 @@ def _add_inputs(parser: ArgumentParser) -> None:
         parser.add_argument(f"--{part}groups-file", help=f"groups of arrays{' of --test' if part else ''}, such as patients: .npy, or text with one a line")
     parser.add_argument("--column", type=_role, action="append", default=[], metavar="ROLE=NAME", help="the column of image, label, group or part")
     parser.add_argument("--pattern", help="a regular expression whose first bracket is the group in a file's name")
-    parser.add_argument("--size", type=int, help="bring pictures to this shorter side and centre square")
-    parser.add_argument("--channels", type=int, default=3, choices=(1, 3), help="of pictures (default: %(default)s)")
+    parser.add_argument("--size", type=whole, help="bring pictures to this shorter side and centre square")
+    parser.add_argument("--channels", type=whole, default=3, choices=(1, 3), help="of pictures (default: %(default)s)")
 
 # %% ../nbs/02g_audit_command.ipynb #79c50b7a
 def _options(parser: ArgumentParser) -> None:
     "Everything that may be chosen."
     _add_inputs(parser)
-    parser.add_argument("--eps", type=_number, help="attack radius (default: 8/255, for pixels in [0, 1])")
-    parser.add_argument("--radius", type=_number, help="close if no value differs by more (default: 2 eps, if no other radius is given)")
-    parser.add_argument("--radius-2", type=_number, help="close if the l2 distance is at most this")
+    parser.add_argument("--eps", type=fraction, help="attack radius (default: 8/255, for pixels in [0, 1])")
+    parser.add_argument("--radius", type=fraction, help="close if no value differs by more (default: 2 eps, if no other radius is given)")
+    parser.add_argument("--radius-2", type=fraction, help="close if the l2 distance is at most this")
     parser.add_argument("--embedding", help="a .npy file of features, one row for each image (train first)")
-    parser.add_argument("--radius-embedding", type=_number, help="close if the features are at most this far apart")
+    parser.add_argument("--radius-embedding", type=fraction, help="close if the features are at most this far apart")
     for name, default, text in (("review", 50, "closest pairs of different labels to list"), ("listed", 1000, "close pairs to list in the report"), ("draws", 20, "shuffled labels for the control")):
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{text} (default: %(default)s)")
-    parser.add_argument("--seconds", type=_number, default=60., help="limit of each search for a smallest set (default: 60)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all that this process may use)")
-    parser.add_argument("--memory", type=_number, default=4., help="GiB for copies of the data and for pairs (default: 4)")
+        parser.add_argument(f"--{name}", type=whole, default=default, help=f"{text} (default: %(default)s)")
+    parser.add_argument("--seconds", type=fraction, default=60., help="limit of each search for a smallest set (default: 60)")
+    parser.add_argument("--threads", type=whole, help="CPU threads (default: all that this process may use)")
+    parser.add_argument("--memory", type=fraction, default=4., help="GiB for copies of the data and for pairs (default: 4)")
     for name, text in (("json", "the report; -: print it"), ("csv", "all close pairs"), ("html", "the page")): parser.add_argument(f"--{name}", help=f"write {text} to this file")
     parser.add_argument("--no-thumbnails", action="store_true", help="no picture in the page, names only")
 

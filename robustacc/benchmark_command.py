@@ -23,7 +23,7 @@ import torch
 from .arguments import check_count, check_path
 from .benchmarking import benchmark
 from .checks import check_model
-from .commands import Command, fraction
+from .commands import Command, fraction, whole
 from .data import load, own_data
 from .files import atomic_write, check_writable
 from .readers import read_set
@@ -126,16 +126,16 @@ def _options(parser: ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a TorchScript file, an exported program (.pt2), the record of a run, or module:name, which runs that module")
     parser.add_argument("--data", nargs="+", required=True, metavar="DATA", help="images and labels: x.npy y.npy, an .npz, a folder of classes, a table, or the name of a data set")
     for name, text in (("size", "bring the pictures of a folder to this shorter side and centre square"), ("examples", "only the first so many")):
-        parser.add_argument(f"--{name}", type=int, metavar="N", help=text)
-    parser.add_argument("--channels", type=int, default=3, choices=(1, 3), help="of pictures (default: %(default)s)")
+        parser.add_argument(f"--{name}", type=whole, metavar="N", help=text)
+    parser.add_argument("--channels", type=whole, default=3, choices=(1, 3), help="of pictures (default: %(default)s)")
     attack = parser.add_argument_group("the attack")
     attack.add_argument("--eps", type=fraction, metavar="RADIUS", help="in pixel units of [0, 1] (default: 8/255, or the data set's own)")
     attack.add_argument("--norm", default="Linf", help="Linf or L2 (default: %(default)s)")
     attack.add_argument("--attacks", default="standard", help="standard: AutoAttack; rand: for models that are random (default: %(default)s)")
-    attack.add_argument("--masking", type=int, default=100, metavar="N", help="look for gradient masking on so many images; 0: do not (default: %(default)s)")
+    attack.add_argument("--masking", type=whole, default=100, metavar="N", help="look for gradient masking on so many images; 0: do not (default: %(default)s)")
     attack.add_argument("--no-lipschitz", action="store_true", help="do not measure local Lipschitz constants")
-    attack.add_argument("--seed", type=int, default=0, help="of all random draws (default: %(default)s)")
-    attack.add_argument("--batch-size", type=int, metavar="N", help="examples at a time (default: 64 on a CPU, 512 elsewhere)")
+    attack.add_argument("--seed", type=whole, default=0, help="of all random draws (default: %(default)s)")
+    attack.add_argument("--batch-size", type=whole, metavar="N", help="examples at a time (default: 64 on a CPU, 512 elsewhere)")
     attack.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
     outputs = parser.add_argument_group("where to")
     outputs.add_argument("--save", metavar="FILE", help="keep the run in this file, and go on from it")

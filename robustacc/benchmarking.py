@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from .arguments import check_count
+from .arguments import check_count, check_kind, check_path
 from .attacks import Threat
 from .checkpoints import digest
 from .checks import check_logits, unknown_name
@@ -273,9 +273,11 @@ def benchmark(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
               progress: bool = True,  # show bars
               ) -> Benchmark:
     "Accuracy, robust accuracy with intervals, gradient masking and smoothness of any model: `print(benchmark(model, images, labels, eps=8/255))`."
-    threat, stochastic = Threat(eps, norm), stochastic or attacks == "rand"
+    threat, stochastic = Threat(eps, norm), check_kind("stochastic", stochastic, bool) or isinstance(attacks, str) and attacks == "rand"
     if isinstance(attacks, str) and attacks not in ("standard", "rand"): raise unknown_name("attacks", attacks, ("standard", "rand"))
     masking, part = check_count("masking", masking, 0), check_count("part", part, 1)
+    check_kind("lipschitz", lipschitz, bool)
+    if save is not None: check_path("save", save)
     named = autoattack(threat.norm, attacks) if isinstance(attacks, str) else named_attacks(attacks)
     images, labels = check_inputs(model, images, labels, device=device, stochastic=stochastic)
     logits, options = _first_logits(model, images, labels, device), dict(seed=seed, batch_size=batch_size, device=device, stochastic=True)

@@ -10,6 +10,7 @@ __all__ = ['NORMS', 'unknown_name', 'check_choice', 'check_values', 'notebook_pa
 # %% ../nbs/000a_checks.ipynb #1cfb7a5a
 import math
 import numbers
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from difflib import get_close_matches
@@ -206,9 +207,8 @@ def check_norm(norm: str | float,  # "inf", "Linf", math.inf, "2", "L2" or 2
                ) -> str:  # "inf" or "2"; `float` makes it a number
     "One spelling of a norm; `ValueError` for any other norm."
     if not isinstance(norm, bool) and isinstance(norm, numbers.Real) and norm in (2, math.inf): return "2" if norm == 2 else "inf"
-    word = norm.strip().casefold().lstrip("ℓl").lstrip("_- ") if isinstance(norm, str) else ""
-    if word in ("inf", "infinity", "infty", "∞"): return "inf"
-    if word in ("2", "2.0"): return "2"
+    word = re.fullmatch(r"(?:[lℓ][_ -]*)?(inf|infinity|infty|∞|2|2\.0)", norm.strip().casefold()) if isinstance(norm, str) else None
+    if word: return "2" if word[1].startswith("2") else "inf"
     raise unknown_name(name, norm, NORMS)
 
 
@@ -314,9 +314,13 @@ def to_float(images: np.ndarray | Tensor,  # any shape; uint8, or floats in [0, 
              dtype: torch.dtype = torch.float32,  # its type
              ) -> Tensor:  # in [0, 1]
     "Pixels as floats: a uint8 value v becomes v / 255."
-    if isinstance(images, np.ndarray):
-        images = torch.from_numpy(images if images.flags.writeable else images.copy())
+    if not isinstance(images, Tensor):
+        images = as_array(images, name="images")
+        if images.dtype != np.uint8 and images.dtype.kind != "f": raise ValueError(f"images: dtype {images.dtype}; expected uint8 or floating point")
+        images = torch.from_numpy(images if images.flags.writeable and min(images.strides) >= 0 else images.copy())
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise ValueError(f"images: dtype {images.dtype}; expected uint8 or floating point")
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point: raise ValueError(f"dtype {dtype!r}: it must be a floating point type of torch")
+    device = check_device(device)
     moved = images.to(device, non_blocking=True)
     return moved.to(dtype) / 255 if moved.dtype == torch.uint8 else moved.to(dtype)

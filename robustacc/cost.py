@@ -57,7 +57,7 @@ def _costs(trials: Mapping[Trial, dict],  # finished trials and their metrics, a
           ) -> list[_Cost]:  # by radius, width and size
     "The cost at each point of the design, Equation (1)."
     found = []
-    for eps, width, n in sorted({(t.eps, t.width, t.n) for t in trials if t.method == "at"}):
+    for eps, width, n in sorted({(t.eps, t.width, t.n) for t in Trial.checked(trials) if t.method == "at"}):
         pairs = _paired(trials, n, width, eps).values()
         if len(pairs) < 2: continue
         change = paired_difference([at["acc"] for _, at in pairs], [natural["acc"] for natural, _ in pairs])

@@ -10,7 +10,7 @@ import csv
 import io
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,14 +155,16 @@ def _across(values: np.ndarray | None, close: _Close, labels: np.ndarray, same: 
 # %% ../nbs/02d_curation.ipynb #165323b8
 def _optimum(data: LabelledSet, close: _Close, radius: float, draws: int, seconds: float) -> list[dict]:
     "The optimal robust loss at half of each threshold, and that of shuffled labels."
-    rows, rng = [], np.random.default_rng(0)
-    shuffled = [rng.permutation(data.labels) for _ in range(draws)]
+    def shuffled() -> Iterator[np.ndarray]:
+        rng = np.random.default_rng(0)
+        yield from (rng.permutation(data.labels) for _ in range(draws))
+    rows = []
     for threshold in _thresholds(radius, "inf", data.images)[1:]:
         best = lambda labels: optimal_robust_loss(data.images, labels, threshold / 2, pairs=close.within["inf"], reach=radius, seconds=seconds)
         loss: Any = best(data.labels)
         row = {"eps": loss.eps, "deterministic": loss.deterministic, "randomised": float(loss.randomised), "share": loss.deterministic_share, "exact": loss.exact}
         if (close.within["inf"].distance <= threshold).any():
-            random = [getattr(best(labels), "deterministic") for labels in shuffled]
+            random = [getattr(best(labels), "deterministic") for labels in shuffled()]
             row |= {"shuffled": float(np.mean(random)) if random else None, "shuffled_range": [min(random), max(random)] if random else None}
         rows.append(row)
     return rows
@@ -281,9 +283,9 @@ def curate(
     **search: Any,  # memory, threads and progress of `pairs_within`
 ) -> Curation:
     "Everything that close pairs say about a labelled set; `ValueError` names what is wrong before any search."
-    embedding = _checked_embedding(embedding, len(data))
+    embedding = _checked_embedding(embedding, len(check_kind("data", data, LabelledSet)))
     given = _checked_radii(radii, data, embedding)
-    check_count("review", review, 1), check_count("listed", listed, 0), check_count("draws", draws, 0), check_number("seconds", seconds, 0, above=True)
+    check_count("review", review, 1), check_count("listed", listed, 0), check_count("draws", draws, 0, 10_000), check_number("seconds", seconds, 0, above=True)
     codes = data.labels
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from .arguments import check_count, check_kind
 from .curation import Curation
 from .readers import LabelledSet
 
@@ -161,7 +162,9 @@ def curation_page(
     most: int = 300,  # how many pairs to show
 ) -> str:  # HTML, complete in itself
     "The report as a page for reviewers."
-    report, name = found.report, html.escape(title)
+    check_kind("data", data, LabelledSet), check_kind("found", found, Curation), check_count("most", most, 0), check_kind("thumbnails", thumbnails, bool)
+    if found.report["n"] != len(data): raise ValueError(f"found in {found.report['n']} images: it must be what `curate` found in these {len(data)}")
+    report, name = found.report, html.escape(check_kind("title", title, str))
     conflict = data.labels[found.first] != data.labels[found.second]
     histograms = "".join(_histogram(found.distance[space], conflict, radius, space) for space, radius in report["radii"].items())
     listed = report["pairs"][:most]

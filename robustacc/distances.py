@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .arguments import check_kind, check_number
+from .arguments import check_count, check_kind, check_number
 from .checks import as_array, check_choice, check_images, check_labels, check_norm
 
 # %% ../nbs/01b_distances.ipynb #d224b633
@@ -128,11 +128,13 @@ def perturb(points: ArrayLike,  # (n, ...) float, or uint8 images
             ) -> np.ndarray:  # (n, d) moved points, of the points' kind (uint8 or float64)
     "One moved copy of every point inside its closed ball; `ValueError` for a kind, metric or radius that does not fit."
     x, p = as_rows(points), float(check_norm(p, name="p"))
+    check_count("seed", seed, 0)
     radius, whole = _radii(radius, len(x)), x.dtype == np.uint8
     _check_move(x, radius, kind, p, towards, away)
     dtype = np.int16 if whole else np.float64
     others = [None if other is None else as_rows(other, name) for name, other in (("towards", towards), ("away", away))]
     for name, other in zip(("towards", "away"), others):
+        if other is not None and other.shape != x.shape: raise ValueError(f"{name} of shape {other.shape} for points of shape {x.shape}: they must be as many, in as many dimensions")
         if other is not None and (other.dtype == np.uint8) != whole: raise ValueError(f"{name} of type {other.dtype}: it must be of the points' kind, {x.dtype}")
     move = _move_l2 if p == 2 else _move_linf
     moved = move(x.astype(dtype), radius.astype(dtype), kind, np.random.default_rng(seed), *(None if other is None else other.astype(dtype) for other in others))

@@ -147,6 +147,7 @@ class Robustness:
 def named_attacks(attacks: Callable | Iterable[Callable] | Mapping[str, Callable],  # one attack, a list of them, or a mapping
                   ) -> dict[str, Callable]:  # in the same order
     "Attacks by name, from one attack, a list of them or a mapping; a name that occurs again gets a number."
+    if getattr(attacks, "ndim", None) == 0: raise ValueError(f"{attacks!r} is no attack: it must be callable, such as `PGD()`")
     given = list(attacks.items()) if isinstance(attacks, Mapping) else [(None, a) for a in (attacks if isinstance(attacks, Iterable) and not isinstance(attacks, str) and not callable(attacks) else [attacks])]
     named: dict[str, Callable] = {}
     for wanted, attack in given:

@@ -8,19 +8,19 @@ __all__ = ['Trial', 'published_trials', 'trials_command']
 # %% ../nbs/08b_experiments.ipynb #68686c63
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from .attacks import PGD, Threat
-from .arguments import check_count
-from .checks import unknown_name
-from .commands import Command
+from .arguments import check_count, check_number
+from .checks import check_choice
+from .commands import Command, fraction
 from .data import Data, load
 from .evaluation import correct, robust
-from .files import LockedError, lock, results_folder
+from .files import LockedError, check_writable, lock, results_folder
 from .fitting import fit
 from .methods import Method, make_method
 from .networks import CNN2
@@ -49,12 +49,17 @@ class Trial:
 
     def __post_init__(self):
         for name, allowed in (("dataset", ("digits", "mnist", "cifar10")), ("method", _TRIED), ("kept", ("all", "clean")), ("precision", PRECISIONS)):
-            if getattr(self, name) not in allowed: raise unknown_name(name, getattr(self, name), list(allowed))
-        if not 0 < self.eps <= 1: raise ValueError(f"eps {self.eps!r}: it must be above 0 and at most 1")
-        if not 0 < self.width <= 8: raise ValueError(f"width {self.width!r}: it must be above 0 and at most 8")
-        if not 0 <= self.noise <= 1: raise ValueError(f"noise {self.noise!r}: it must be 0 to 1")
+            check_choice(name, getattr(self, name), list(allowed))
+        check_number("eps", self.eps, 0, 1, above=True), check_number("width", self.width, 0, 8, above=True), check_number("noise", self.noise, 0, 1)
         for name, least in (("n", _BATCH), ("steps", 1), ("seed", 0)): check_count(name, getattr(self, name), least)
         if self.kept == "clean" and self.noise == 1: raise ValueError("noise 1 with kept 'clean': it must be below 1, no example would be left")
+
+    @staticmethod
+    def checked(trials: object,  # what was given
+                ) -> "Mapping[Trial, dict]":  # the same
+        "Finished trials and their metrics; `ValueError` for anything else."
+        if isinstance(trials, Mapping) and all(isinstance(trial, Trial) and isinstance(metrics, Mapping) for trial, metrics in trials.items()): return trials
+        raise ValueError(f"trials {type(trials).__name__}: it must be trials and their metrics, as `published_trials` gives them")
 
 # %% ../nbs/08b_experiments.ipynb #45c7917b
 def _trial_name(trial: Trial,  # any
@@ -234,13 +239,14 @@ def trials_command(kind: str,  # of the experiment, and name of its module
     def add_options(parser):
         parser.add_argument("--dataset", default=datasets[0], choices=list(datasets), help="default: %(default)s")
         parser.add_argument("--runs", default="_runs", help="folder of runs (default: %(default)s)")
-        parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further trial after so many minutes")
+        parser.add_argument("--minutes", type=fraction, help="begin no further trial after so many minutes (default: run all)")
         parser.add_argument("--list", action="store_true", help="print the names of the trials instead")
     def work(options):
         trials = plan(options.dataset)
         if options.list: return print("\n".join(map(_trial_name, trials))) or list(map(_trial_name, trials))
-        if not options.minutes >= 0: raise ValueError(f"minutes {options.minutes}: it must be 0 or more")
-        done, left = _run_trials(trials, runs=options.runs, minutes=options.minutes, notebook=notebook)
+        minutes = math.inf if options.minutes is None else check_number("minutes", options.minutes, 0)
+        check_writable(results_folder(options.runs))
+        done, left = _run_trials(trials, runs=options.runs, minutes=minutes, notebook=notebook)
         _gather(kind, options.dataset, trials, runs=options.runs, notebook=notebook)
         print(f"{done} finished, {left} left")
         return {"finished": done, "left": left}

@@ -19,6 +19,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from .arguments import check_kind, check_path
+
 # %% ../nbs/000b_files.ipynb #11914264
 def as_json(value: object,  # anything made of mappings, lists, tuples, numbers, texts, paths, arrays and tensors
             ) -> Any:  # dicts, lists, numbers, texts, booleans and None
@@ -34,7 +36,8 @@ def atomic_write(path: str | Path,  # destination; missing parent folders are ma
                  content: str | bytes | Callable,  # the content, or a function that writes it to the path it is given
                  ) -> Path:  # `path`, in place
     "Write a file so that it exists complete or not at all; `OSError` names the folder or file that cannot be written, and its size."
-    path = Path(path)
+    path = check_path("path", path)
+    if not callable(content) or isinstance(content, type): check_kind("content", content, str, bytes)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
@@ -69,7 +72,7 @@ def clear_leftovers(path: str | Path,  # a file that is written whole
 def check_writable(folder: str | Path,  # where files are to be written
                    ) -> Path:
     "The folder, made if missing; `OSError` if files can't be written there, asked before a long run rather than after it."
-    tried = Path(folder) / ".writable"
+    tried = check_path("folder", folder) / ".writable"
     atomic_write(tried, "").unlink(missing_ok=True)
     clear_leftovers(tried, age=60)
     return Path(folder)
@@ -85,7 +88,7 @@ def results_folder(results: str | Path,  # a run's `results` parameter
                    ) -> Path:  # the folder, absolute
     "The folder that a `results` parameter names: relative to the caller's, except from inside `nbs/`."
     root, here = checkout(), Path.cwd().resolve()
-    return (root if root and here == root / "nbs" else here) / Path(results).expanduser()
+    return (root if root and here == root / "nbs" else here) / check_path("results", results).expanduser()
 
 # %% ../nbs/000b_files.ipynb #083548e1
 class LockedError(OSError):
@@ -104,7 +107,7 @@ def _locked(handle: int, path: Path) -> bool:
 def lock(path: str | Path,  # what one process at a time may work on; the lock is `<path>.lock`
          ) -> Iterator[None]:
     "Within this context no other process, on this machine at least, has the lock; `LockedError` names the one that has."
-    file = Path(f"{path}.lock")
+    file = Path(f"{check_path('path', path)}.lock")
     file.parent.mkdir(parents=True, exist_ok=True)
     while True:
         try: handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)

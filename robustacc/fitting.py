@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .arguments import check_count, check_kind, check_number
+from .arguments import check_count, check_kind, check_number, check_path
 from .attacks import Threat
 from .augmentation import Augment
 from .checks import check_device
@@ -233,6 +233,7 @@ def fit(model: nn.Module,  # trained in place
 def tensorboard(folder: str | Path,  # where `tensorboard --logdir` will look
                 ) -> Callable[[int, dict, nn.Module], None]:  # for `fit(..., callbacks=[...])`
     "A callback that writes the history for TensorBoard; `ImportError` says what to install."
+    check_path("folder", folder)
     try: from torch.utils.tensorboard import SummaryWriter
     except ImportError as error: raise ImportError("TensorBoard is missing: python -m pip install tensorboard") from error
     writer = SummaryWriter(str(folder))

@@ -190,7 +190,7 @@ def _asking(model: Callable, kinds: set[torch.dtype], dtype: torch.dtype | None)
         if kind is not None and images.dtype != kind: given = given.to(kind)
         try: logits = logits_of(model(given))
         except RuntimeError as error:
-            if any(words in str(error) for words in _MISFIT): raise ValueError(f"the model does not take images of shape {tuple(given.shape)}: {error}") from error
+            if any(words in str(error) for words in _MISFIT): raise ValueError(f"the model does not take images of shape {tuple(given.shape)}: {str(error).strip().splitlines()[-1]}") from error
             if "nference tensor" not in str(error): raise
             raise ValueError("the model computes with tensors that were made inside torch.inference_mode(), and has no gradient: clone them outside of it") from error
         if images.requires_grad and torch.is_grad_enabled() and not logits.requires_grad: raise ValueError(_NO_GRAPH)

@@ -11,7 +11,8 @@ from itertools import product
 
 import numpy as np
 
-from .checks import unknown_name
+from .arguments import check_number
+from .checks import check_choice, unknown_name
 from .experiments import Trial, trials_command
 from .statistics import Difference, paired_difference
 
@@ -41,6 +42,7 @@ def _harm(trials: Mapping[Trial, dict],  # finished trials and their metrics, as
          column: str = "acc",  # "acc", or "adv_acc" under PGD-10
          ) -> Difference | None:  # points, clean rest minus all; None with fewer than two seeds
     "What wrong labels cost beyond having fewer right ones, Equation (1)."
+    Trial.checked(trials), check_choice("method", method, _METHODS), check_number("share", share, 0, 1), check_choice("column", column, ("acc", "adv_acc"))
     noisy, clean = (_by_seed(trials, method, share, kept, "test", column) for kept in ("all", "clean"))
     seeds = sorted(noisy.keys() & clean.keys())
     return paired_difference([noisy[k] for k in seeds], [clean[k] for k in seeds]) if len(seeds) > 1 else None

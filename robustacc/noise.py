@@ -33,6 +33,12 @@ def _words(stream) -> Iterator[int | Tensor]:
         yield (zlib.crc32(word.encode()) if isinstance(word, str) else word if isinstance(word, Tensor) else int(word)) & _MASK
 
 
+def _check_seed(seed: object) -> None:
+    "`ValueError` for a seed that is no whole number of 64 bits."
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not -2**63 <= int(seed) < 2**64:
+        raise ValueError(f"seed {seed!r}: it must be a whole number of at most 64 bits")
+
+
 def counter_uniform(index: Tensor,  # (n,) the examples' indices in their data set, int64
                     shape: tuple[int, ...],  # shape of one example
                     *,
@@ -40,8 +46,7 @@ def counter_uniform(index: Tensor,  # (n,) the examples' indices in their data s
                     stream: int | Tensor | tuple = 0,  # which draw: a restart, an epoch, a target, numbers (n,) of one per example, or a path of such
                     ) -> Tensor:  # (n, *shape) float32 in [0, 1), on the device of `index`
     "Uniform numbers that depend on nothing but seed, stream, example and position; `ValueError` for a seed that is no whole number of 64 bits."
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not -2**63 <= seed < 2**64:
-        raise ValueError(f"seed {seed!r}: it must be a whole number of at most 64 bits")
+    _check_seed(seed)
     if not isinstance(index, Tensor) or index.dtype != torch.int64 or index.dim() != 1: raise ValueError(f"index {index!r}: it must be a tensor of int64 (n,)")
     if not isinstance(shape, tuple | list) or not all(isinstance(side, int) and side >= 0 for side in shape): raise ValueError(f"shape {shape!r}: it must be a tuple of whole numbers")
     def key(salt):
@@ -73,6 +78,8 @@ class NoiseKey:
     index: Tensor  # (n,) the examples' indices in their data set, int64
     seed: int = 0  # the run's seed
     stream: int | Tensor | tuple = 0  # which draw: an epoch, a number per example (n,), or a path such as (0, "restart", 2)
+
+    def __post_init__(self): _check_seed(self.seed)
 
     @property
     def path(self) -> tuple:

@@ -9,6 +9,7 @@ __all__ = ['DATASET_NAMES', 'ORDER', 'ROW_TABLES', 'DROPOUT_TABLES', 'table', 'm
 # %% ../nbs/00b_paper.ipynb #4c176745
 import csv
 from importlib.resources import files
+from numbers import Integral
 
 from .arguments import check_kind, check_number
 from .checks import check_choice
@@ -30,7 +31,7 @@ def _value(text: str) -> float | bool | str:
 def table(number: int,  # the table's number in the paper, 1 to 14
           ) -> list[dict]:  # one dict per printed row, keyed by column name
     "The rows of a table of the paper, as printed; `ValueError` for a number that the paper does not have."
-    if isinstance(number, bool) or not isinstance(number, int) or number not in _TABLES: raise ValueError(f"table {number!r}: it must be {min(_TABLES)} to {max(_TABLES)}, a table of the paper")
+    if isinstance(number, bool) or not isinstance(number, Integral) or number not in _TABLES: raise ValueError(f"table {number!r}: it must be {min(_TABLES)} to {max(_TABLES)}, a table of the paper")
     path = files("robustacc") / "paper_tables" / f"table{number}_{_TABLES[number]}.csv"
     with path.open(newline="", encoding="utf-8") as f:
         return [{key: _value(value) for key, value in row.items()} for row in csv.DictReader(f)]

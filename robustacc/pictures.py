@@ -225,8 +225,11 @@ def stack_pictures(
     size: int | None = None,  # keep the central square of so many pixels; None: as they are
 ) -> tuple[np.ndarray, dict[str, int]]:  # (n, c, h, w) uint8; and the notes, with the number of pictures of each
     "Pictures as one array; `ValueError` names two of different shapes."
-    images, notes = None, Counter()
+    check_kind("files", files, list, tuple)
+    if size is not None: check_count("size", size, 1, 65_535)
+    images, notes, i = None, Counter(), -1
     for i, picture in enumerate(pictures):
+        if i >= len(files): raise ValueError(f"files: {len(files)} names: there must be one for each picture")
         pixels = _centre(picture.pixels, size)
         if images is None: images = np.empty((len(files), *pixels.shape), np.uint8)
         if pixels.shape != images.shape[1:]:
@@ -234,6 +237,7 @@ def stack_pictures(
             raise ValueError(f"{sizes} must have one shape: bring the pictures to one with size")
         images[i] = pixels
         notes.update(picture.notes)
+    if i + 1 < len(files): raise ValueError(f"files: {len(files)} names for {i + 1} pictures: there must be one for each")
     return images, dict(notes)
 
 

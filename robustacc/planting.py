@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .arguments import check_count
+from .arguments import check_count, check_kind
 from .curation import Curation
 from .readers import LabelledSet
 from .search import nearest_own
@@ -72,7 +72,7 @@ def _with_parts(data: LabelledSet, rng: np.random.Generator) -> tuple[np.ndarray
 
 def _check_clean(data: LabelledSet, each: int) -> None:
     "`ValueError` for a set that faults cannot be planted in."
-    images, need = data.images, 9 * check_count("each", each, 1)
+    images, need = check_kind("data", data, LabelledSet).images, 9 * check_count("each", each, 1)
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"images {images.dtype} {images.shape}: they must be uint8 pictures (n, 1 or 3, h, w)")
     if len(data) < need: raise ValueError(f"{len(data)} images: there must be at least {need} for {each} faults of each kind")
@@ -115,6 +115,7 @@ def plant(
 ) -> Planted:
     "Plant faults of eight kinds; `ValueError` for a set that is too small or holds no 8-bit pictures."
     _check_clean(data, each)
+    check_count("seed", seed, 0)
     rng = np.random.default_rng(seed)
     parts, groups = _with_parts(data, rng)
     labels, faults, new = data.labels.copy(), [], []

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .arguments import check_count
 from .attacks import PGD, MultiTargeted, Threat
 from .evaluation import correct, evaluate_robustness, robust
 from .checkpoints import digest, piecewise, read_checkpoint
@@ -35,7 +36,7 @@ from .statistics import wilson
 from .fitting import fit
 from .recipes import PRECISIONS, PROOF_PROFILES, RADIUS, Recipe, find_proof_recipe
 from .runs import run_name
-from .train import Plan, check_whole, find_device, keep_freed_memory, save_outcomes
+from .train import Plan, find_device, keep_freed_memory, save_outcomes
 from .training_state import DivergedError
 
 # %% ../nbs/08_proof_of_concept.ipynb #55adec31
@@ -118,7 +119,8 @@ def plan(settings: Settings = Settings(),  # what to run
     s = Settings(**check_values({**asdict(settings), **changes}, Settings, choices=choices))
     profile = s.profile or next(name for name, datasets in PROOF_PROFILES.items() if s.dataset in datasets)
     arch, dropout, recipe = find_proof_recipe(profile, s.dataset, s.test_labels)
-    for name, least, most in (("epochs", 1, 10**6), ("restarts", 1, 10**6), ("seed", 0, 2**32 - 1)): check_whole(name, getattr(s, name), least, most)
+    for name, least, most in (("epochs", 1, 10**6), ("restarts", 1, 10**6), ("seed", 0, 2**32 - 1)):
+        if (value := getattr(s, name)) is not None: check_count(name, value, least, most)
     warn_of_tiny(asdict(s))
     recipe = replace(recipe if s.epochs is None else recipe.stretched(s.epochs), precision=recipe.precision if s.precision is None else s.precision)
     method = make_method("rst", lam=s.lam, dtype=recipe.dtype)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .attacks import PGD, Threat
+from .checks import as_array
 from .evaluation import Robustness, channels_last, check_inputs, evaluate_robustness, named_attacks, pixel_batches
 from .noise import NoiseKey
 from .strong_attacks import FAB
@@ -47,7 +48,7 @@ def robust_curve(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n,
                  **options: Any,  # of `evaluate_robustness`: seed, batch_size, device, stochastic, progress
                  ) -> np.ndarray:  # (k, n) bool
     "Who is right, and still right after the attack, at each radius: `robust_curve(model, images, labels, PGD(), [.01, .1]).mean(1)`."
-    threats = [Threat(eps, norm) for eps in radii]
+    threats = [Threat(eps, norm) for eps in as_array(radii, name="radii").tolist()]
     if not threats or any(a.eps >= b.eps for a, b in zip(threats, threats[1:])): raise ValueError(f"radii {list(radii)!r}: it must be one radius or more, rising")
     standing: np.ndarray | None = None
     survived = []

@@ -9,6 +9,7 @@ __all__ = ['LabelledSet', 'read_set']
 import csv
 import json
 import mimetypes
+import numbers
 import os
 import re
 import tarfile
@@ -16,11 +17,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from .arguments import check_path
-from .checks import check_images, unknown_name
+from .arguments import check_kind, check_path
+from .checks import check_images, check_labels, unknown_name
 from .pictures import read_folder, read_pictures, stack_pictures
 
 # %% ../nbs/02c_readers.ipynb #345d49ff
@@ -34,6 +37,7 @@ class LabelledSet:
     groups: np.ndarray | None = None  # (n,) str: patient, part, camera
     parts: np.ndarray | None = None  # (n,) str: train, test
     notes: tuple[str, ...] = ()  # what was done beyond reading
+    def __post_init__(self): _check_set(self)
 
     def __len__(self) -> int: return len(self.labels)
 
@@ -52,9 +56,31 @@ class LabelledSet:
         labels, classes = _coded(np.concatenate([np.array(s.classes)[s.labels] for s in sets.values()]), " and ".join(sets))
         files = [f"{part}/{name}" for part, s in sets.items() for name in (s.files or [f"[{i}]" for i in range(len(s))])]
         groups = None if any(s.groups is None for s in sets.values()) else np.concatenate([s.groups for s in sets.values()])
-        notes = tuple(dict.fromkeys(note for s in sets.values() for note in s.notes))
-        parts = np.repeat(list(sets), [len(s) for s in sets.values()])
-        return LabelledSet(np.concatenate([s.images for s in sets.values()]), labels, classes, tuple(files), groups, parts, notes)
+        return LabelledSet(np.concatenate([s.images for s in sets.values()]), labels, classes, tuple(files), groups, np.repeat(list(sets), [len(s) for s in sets.values()]),
+                           tuple(dict.fromkeys(note for s in sets.values() for note in s.notes)))
+
+# %% ../nbs/02c_readers.ipynb #c15452cc
+def _words(values: object, name: str, n: int | None = None) -> tuple[str, ...]:
+    "Names as words; `ValueError` unless there are n of them, all texts or numbers."
+    if isinstance(values, Tensor): values = values.detach().cpu().numpy()
+    values = values.to_numpy() if hasattr(values, "to_numpy") else values
+    if isinstance(values, np.ndarray) and values.ndim: values = (np.char.decode(values) if values.dtype.kind == "S" else values).tolist()
+    if not isinstance(values, list | tuple): raise ValueError(f"{name} {type(values).__name__}: it must be a list of words")
+    if n is not None and len(values) != n: raise ValueError(f"{name}: {len(values)} for {n} images: there must be one for each")
+    for v in values:
+        if not isinstance(v, str | numbers.Real) or v != v: raise ValueError(f"{name}: {v!r}: they must be words")
+    return tuple(map(str, values))
+
+
+def _check_set(data: "LabelledSet") -> None:
+    "Store the fields of a set as they are declared; `ValueError` for one that does not fit."
+    images = check_images(data.images, pixels=False, scan=False)
+    n, classes = len(images), _words(data.classes, "classes")
+    if len(set(classes)) < len(classes): raise ValueError(f"classes {classes}: they must have different names")
+    found: dict[str, Any] = {"images": images, "labels": check_labels(data.labels, n, classes=len(classes)), "classes": classes, "notes": _words(data.notes, "notes")}
+    if data.files is not None: found["files"] = _words(data.files, "files", n)
+    found |= {name: np.array(_words(values, name, n)) for name, values in (("groups", data.groups), ("parts", data.parts)) if values is not None}
+    for name, value in found.items(): object.__setattr__(data, name, value)
 
 # %% ../nbs/02c_readers.ipynb #f6d00039
 def _coded(values, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -355,9 +381,10 @@ def read_set(
     "A labelled set in any of the usual forms; `ValueError` or `OSError` names the file that is wrong."
     path, options = check_path("path", path), {"size": size, "channels": channels}
     arrays = path.suffix in (".npy", ".npz")
+    check_kind("columns", columns, Mapping), check_kind("pattern", pattern, str, type(None))
     if not path.exists(): raise FileNotFoundError(f"{path}: no such file or folder")
     for name, value in (("labels", labels), ("groups", groups)):
-        if value is not None and not arrays: raise ValueError(f"{name} {value}: it must be left out, since it is for .npy files only; here use columns or pattern")
+        if value is not None and check_path(name, value) and not arrays: raise ValueError(f"{name} {value}: it must be left out, since it is for .npy files only; here use columns or pattern")
     if arrays and size is not None: raise ValueError(f"size {size}: it must be left out for arrays")
     if arrays and columns: raise ValueError(f"columns {dict(columns)}: it must be left out for arrays")
     kinds = {".csv": _from_csv, ".tsv": _from_csv, ".parquet": lambda p, *a: _from_arrow([p], p.parent, *a), ".arrow": lambda p, *a: _from_arrow([p], p.parent, *a),

@@ -19,6 +19,7 @@ def imported(kind: str,  # what it is, for the error: "data set", "network"
              place: str,  # module:name; importing the module runs it
              ) -> Any:  # what has the name in the module
     "What `module:name` stands for; `ValueError` if it is not there."
+    if not isinstance(place, str): raise ValueError(f"{kind} {place!r}: it must be a module and a name in it, such as my_module:my_name")
     module, _, name = place.partition(":")
     try: return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
@@ -86,8 +87,8 @@ class Registry(_Names):
              text: str,  # a name, or module:name
              ) -> _Own:  # name, place and thing; only the name of a built-in one
         "What a name stands for; `ValueError` lists the names there are."
-        if text in self.built_in: return _Own(text)
-        if text in self._own: return self._own[text]
+        if isinstance(text, str) and text in self.built_in: return _Own(text)
+        if isinstance(text, str) and text in self._own: return self._own[text]
         if not isinstance(text, str) or ":" not in text: raise unknown_name(self.kind, text, self.allowed(None))
         thing = imported(self.kind, text)
         known = next((own for own in self._own.values() if own.thing is thing), None)

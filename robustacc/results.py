@@ -17,7 +17,7 @@ from statistics import mean, stdev
 
 from .arguments import check_kind, check_path
 from .checks import check_choice
-from .commands import Command
+from .commands import Command, whole
 from .data import DATASETS
 from .paper import ORDER, ROW_TABLES, label_order, published_label, separation_row, table
 from .records import find_records
@@ -170,7 +170,7 @@ def _beside_table(number: int,  # of a table whose rows are runs: 2, 3, 4 or 9 t
 # %% ../nbs/09_results.ipynb #3bfaf53b
 def _options(parser: ArgumentParser) -> None:
     "Which table or data set, and where to look."
-    parser.add_argument("--table", type=int, metavar="NUMBER", help="a table of the paper whose rows are runs: 2, 3, 4 or 9 to 14")
+    parser.add_argument("--table", type=whole, metavar="NUMBER", help="a table of the paper whose rows are runs: 2, 3, 4 or 9 to 14")
     parser.add_argument("--dataset", metavar="NAME", help="a data set: all its rows, or those of the table")
     parser.add_argument("--attack", help="of a data set's rows: pgd or mt (default: pgd)")
     parser.add_argument("--runs", default="_runs", metavar="FOLDER", help="your own records, looked at first (default: %(default)s)")

@@ -6,15 +6,16 @@
 __all__ = ['ROW_COLUMNS', 'all_rows', 'table_rows']
 
 # %% ../nbs/09a_rows.ipynb #a2e83d04
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from statistics import mean, stdev
 from typing import Any
 
+from .arguments import check_kind
 from .networks import ARCHS
 from .paper import DROPOUT_TABLES, ROW_TABLES, published_label, table
 from .recipes import PROFILES
-from .runs import departures, row_label, run_name
+from .runs import departures, row_label, run_name, table_attack
 from .train import Settings, comparable, printed_row
 from .verdicts import pooled_spread, judge
 
@@ -108,10 +109,11 @@ def _printed_rows() -> list[dict]:
 def all_rows(records: Iterable[dict],  # of training runs
              ) -> list[dict]:  # with the keys of `ROW_COLUMNS`; percent, and None where something was not measured
     "The table of all rows: ours, the most complete profile first, then the paper's."
-    groups = {}
-    for record in records:
+    groups: dict[tuple, list[dict]] = {}
+    for record in check_kind("records", records, list, tuple, Iterator):
+        if not isinstance(record, Mapping) or "settings" not in record: raise ValueError(f"records: {str(record)[:100]!r} among them: they must be records, as `find_records` gives them")
         name = run_name(record["settings"])
-        groups.setdefault((-list(PROFILES).index(name.profile), name.dataset, name.arch, name.row), []).append(record)
+        groups.setdefault((-list(PROFILES).index(name.profile), name.dataset, name.arch, name.row), []).append(dict(record))
     ours = [_our_row(groups[key], [runs for other, runs in groups.items() if other[:3] == key[:3]]) for key in sorted(groups)]
     return ours + _printed_rows()
 
@@ -120,6 +122,8 @@ def table_rows(number: int,  # of a table of results: 2 to 4 or 9 to 14
                  rows: Sequence[dict],  # as `all_rows` gives them
                  ) -> list[tuple[dict, list[dict]]]:  # printed row, and ours: the same network where it was trained, else others
     "Each row of a printed table, with ours beside it."
+    table_attack(number)
+    if any(not isinstance(r, Mapping) or "source" not in r for r in check_kind("rows", rows, list, tuple)): raise ValueError("rows: they must be those of `all_rows`")
     printed, found = table(number), []
     for row in printed:
         ours = [r for r in rows if r["source"] == "ours" and "released" not in r["row"] and (r["dataset"], r["printed_row"]) == (row["dataset"], _label(row))]

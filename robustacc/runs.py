@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def _spellings(printed: Mapping) -> set[str]:
 def table_attack(number: int,  # of a table whose rows are runs: 2, 3, 4 or 9 to 14
                  ) -> str:  # "pgd" or "mt"
     "The attack of a table; `ValueError` for a table whose rows are no runs."
-    if isinstance(number, bool) or number not in _RUN_TABLES: raise ValueError(f"table {number!r}: it must be {', '.join(map(str, _RUN_TABLES))}, whose rows are runs")
+    if isinstance(number, bool) or not isinstance(number, Integral) or number not in _RUN_TABLES: raise ValueError(f"table {number!r}: it must be {', '.join(map(str, _RUN_TABLES))}, whose rows are runs")
     return next(attack for attack in ROW_TABLES if number in ROW_TABLES[attack] or number == DROPOUT_TABLES[attack])
 
 # %% ../nbs/00bb_runs.ipynb #05a7c22b
@@ -179,6 +180,8 @@ def table_row(number: int,  # of a table whose rows are runs: 2, 3, 4 or 9 to 14
               ) -> dict[str, Any]:  # dataset, arch, method, its strength and dropout, where the row has them
     "The settings of a printed row; `ValueError` lists the rows of the table if it is none of them, or several."
     table_attack(number)
+    check_kind("row", row, str), check_kind("dataset", dataset, str, type(None))
+    if dropout is not None: check_number("dropout", dropout, 0, 1)
     rows = table(number)
     if dataset is not None:
         offered = list(dict.fromkeys(r["dataset"] for r in rows))

@@ -22,7 +22,7 @@ import numpy as np
 
 from .arguments import check_count, check_kind, check_number
 from .checks import check_choice, check_images, check_labels, check_norm
-from .commands import Command
+from .commands import Command, fraction, whole
 from .data import DATASETS, Data, Split, load
 from .files import check_writable
 from .paper import separation_row
@@ -313,10 +313,10 @@ def _add_search_options(parser: ArgumentParser) -> None:
     parser.add_argument("--p", default="inf", help="the norm, inf or 2 (default: %(default)s)")
     parser.add_argument("--backend", default="auto", help=f"how to search: {', '.join(BACKENDS)} (default: %(default)s)")
     parser.add_argument("--device", default="cpu", help="torch device (default: %(default)s)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all that this process may use)")
-    parser.add_argument("--memory", type=float, default=4,
+    parser.add_argument("--threads", type=whole, help="CPU threads (default: all that this process may use)")
+    parser.add_argument("--memory", type=fraction, default=4,
                         help="GiB for copies of the data; more data go block by block (default: %(default)s)")
-    parser.add_argument("--pairs", type=int, default=8, help="how many closest pairs to list (default: %(default)s)")
+    parser.add_argument("--pairs", type=whole, default=8, help="how many closest pairs to list (default: %(default)s)")
 
 
 def _add_outputs(parser: ArgumentParser) -> None:
@@ -333,9 +333,9 @@ def _options(parser: ArgumentParser) -> None:
     parser.add_argument("--labels", default="original",
                         help="with --dataset: original, random or permutation; with --images: a .npy file (default: %(default)s)")
     parser.add_argument("--labels-file", help="the labels of --images, a .npy file of n integers")
-    parser.add_argument("--seed", type=int, default=0, help="seed of random labels (default: %(default)s)")
-    parser.add_argument("--size", type=int, help="bring the pictures of a folder to this shorter side and centre square")
-    parser.add_argument("--eps", type=float, help="attack radius of an audit (default: 8/255, for pixels in [0, 1])")
+    parser.add_argument("--seed", type=whole, default=0, help="seed of random labels (default: %(default)s)")
+    parser.add_argument("--size", type=whole, help="bring the pictures of a folder to this shorter side and centre square")
+    parser.add_argument("--eps", type=fraction, help="attack radius of an audit (default: 8/255, for pixels in [0, 1])")
     _add_search_options(parser)
     _add_outputs(parser)
 

@@ -6,12 +6,14 @@
 __all__ = ['orderings']
 
 # %% ../nbs/09a_smoothness.ipynb #3eeb8b68
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from .arguments import check_kind
+from .checks import check_choice
 from .rows import all_rows
 from .runs import row_label
 
@@ -82,6 +84,9 @@ def orderings(rows: Iterable[Mapping],  # ours and the paper's, as `all_rows` gi
               attack: str = "pgd",  # "pgd" or "mt"
               ) -> dict[tuple[str, str, str, str], _Ordering]:  # (source, data set, network, profile) -> verdict
     "The verdict on each group of rows."
+    check_choice("attack", attack, ("pgd", "mt"))
+    rows = list(check_kind("rows", rows, list, tuple, Iterator))
+    if any(not isinstance(r, Mapping) or "lipschitz" not in r for r in rows): raise ValueError("rows: they must be those of `all_rows`")
     return {key: _ordering(group) for key, group in _groups(rows, attack).items()}
 
 # %% ../nbs/09a_smoothness.ipynb #8470be5a

@@ -47,7 +47,8 @@ _SAMPLE = 2304  # images on which the witnesses are chosen
 
 def _read(read: Callable, at: np.ndarray) -> np.ndarray:
     "The images at some positions as uint8 rows; `ValueError` if they are of another kind."
-    images = check_images(read(at), name="images", pixels=False)
+    try: images = check_images(read(at), name="images", pixels=False)
+    except (IndexError, TypeError) as error: raise ValueError(f"read: for the positions {at[0]} to {at[-1]}: there must be an image for each label ({error})") from error
     if images.dtype != np.uint8 or len(images) != len(at): raise ValueError(f"images {images.dtype} {images.shape}: for {len(at)} positions, there must be as many uint8 images")
     return rows(images, 0, len(at))
 

@@ -15,9 +15,10 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from .arguments import check_count
 from .attacks import Attack, Goal, Threat, per_example, ranked_targets, start_point, steepest_direction, worst_case
 from .losses import margin
-from .checks import check_logits, check_norm, logits_of, unknown_name
+from .checks import check_choice, check_logits, check_norm, logits_of
 from .guard import frozen, input_gradient, ordinary, warn_of_flat
 from .noise import NoiseKey
 from .random_search import Square
@@ -290,7 +291,7 @@ def autoattack(norm: str = "inf",  # "inf" or "2", in any spelling
                ) -> dict[str, Attack]:  # by name, in the order of use
     "The attacks of AutoAttack (Croce & Hein 2020): APGD-CE, APGD-T, FAB-T and Square; `early_removal` does the rest."
     check_norm(norm)
-    if version not in ("standard", "rand"): raise unknown_name("version", version, ("standard", "rand"))
+    check_choice("version", version, ("standard", "rand")), check_count("draws", draws, 1)
     if version == "rand": attacks = [APGD(steps=steps, loss=loss, draws=draws) for loss in ("ce", "dlr")]
     else: attacks = [APGD(steps=steps), APGDTargeted(steps=steps, n_targets=n_targets), FAB(steps=steps, n_targets=n_targets), Square(queries=queries)]
     return {attack.name: attack for attack in attacks}

@@ -7,6 +7,7 @@ __all__ = ['ClassDistance', 'SignedDistance', 'linear_radius', 'check_lemma', 'a
            'weighted_accuracy']
 
 # %% ../nbs/02_theory.ipynb #f3ce6d50
+import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -85,6 +86,13 @@ class SignedDistance:
         return labels * self.f(points)
 
 # %% ../nbs/02_theory.ipynb #4b9948df
+def _coefficients(values: ArrayLike, name: str) -> np.ndarray:
+    "Finite numbers as float64; `ValueError` for anything else."
+    array = as_array(values, name=name)
+    if array.dtype.kind not in "iuf" or not np.isfinite(array).all(): raise ValueError(f"{name} of type {array.dtype}: it must be finite numbers")
+    return array.astype(float)
+
+
 def linear_radius(points: ArrayLike,  # (n, ...) float, or uint8 images (taken as value / 255)
                   labels: ArrayLike,  # (n,) 0..C-1
                   weight: ArrayLike,  # (C, d) one row for each class; the largest score wins
@@ -93,9 +101,12 @@ def linear_radius(points: ArrayLike,  # (n, ...) float, or uint8 images (taken a
                   p: float | str = np.inf,  # the metric of the moves: inf or 2
                   ) -> np.ndarray:  # (n,) distance to the nearest other decision; negative where the label is not predicted
     "Exact robustness radius of a linear classifier at labelled points: correct within every shorter move."
-    p, rows, weight = float(check_norm(p, name="p")), as_rows(points), np.asarray(weight, float)
+    p, rows, weight = float(check_norm(p, name="p")), as_rows(points), _coefficients(weight, "weight")
+    bias = _coefficients(bias, "bias")
+    if weight.ndim != 2 or len(weight) < 2 or weight.shape[1] != rows.shape[1]: raise ValueError(f"weight of shape {weight.shape}: it must be (classes, {rows.shape[1]}), of at least two classes")
+    if bias.shape != (len(weight),): raise ValueError(f"bias of shape {bias.shape}: it must be ({len(weight)},), a number for each class")
     labels = check_labels(labels, len(rows), classes=len(weight))
-    scores = (rows / 255 if rows.dtype == np.uint8 else rows) @ weight.T + np.asarray(bias)
+    scores = (rows / 255 if rows.dtype == np.uint8 else rows) @ weight.T + bias
     own = np.arange(len(weight)) == labels[:, None]
     steepness = np.linalg.norm(weight[:, None] - weight, ord=1 if p == np.inf else 2, axis=-1)[labels]
     with np.errstate(divide="ignore", invalid="ignore"): radius = (scores[own][:, None] - scores) / steepness
@@ -376,8 +387,11 @@ def weighted_accuracy(world: WeakFeatures,  # the distribution
                       ) -> np.ndarray:  # accuracy in [0,1], of the shape of weight
     "Exact accuracy of sign(a x_1 + sum of the weak features) under the worst l-infinity move; clean for eps = 0."
     from scipy.special import ndtr
-    weight, k, q = np.asarray(weight, float), world.n_weak, world.flip
-    if (weight < 0).any() or eps < 0: raise ValueError(f"weight {weight}, eps {eps}: neither may be negative")
+    check_kind("world", world, WeakFeatures)
+    eps = check_number("eps", eps, 0)
+    weight = np.array(check_number("weight", weight, 0)) if isinstance(weight, numbers.Real) else _coefficients(weight, "weight")
+    if (weight < 0).any(): raise ValueError(f"weight {weight.min()}: it must not be negative")
+    k, q = world.n_weak, world.flip
     middle, spread = k * world.mean - (weight + k) * eps, np.sqrt(k)
     return (1 - q) * ndtr((middle + weight) / spread) + q * ndtr((middle - weight) / spread)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from .arguments import check_number
 from .attacks import PGD, Threat
 from .checkpoints import CheckpointError, deferred_interrupt, load_checkpoint, save_checkpoint
 from .checks import check_choice
@@ -200,7 +201,7 @@ def keeping(training: Training,  # goes on from the checkpoint, if there is one
             group: ProcessGroup = ProcessGroup(),  # who trains it; the first process writes
             ) -> Iterator[Callable]:  # to be called after each batch, and with `True` after each epoch
     "Within this context a training is kept on disk; Ctrl-C saves it and ends it after the batch."
-    if not every >= 0: raise ValueError(f"every {every!r}: it must be a number of seconds, 0 or more")
+    check_number("every", every, 0)
     if path is None:
         yield lambda always=False: None
         return

@@ -7,12 +7,13 @@ __all__ = ['pooled_spread', 'judge']
 
 # %% ../nbs/08a_verdicts.ipynb #335ef4c5
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from .checks import unknown_name
+from .arguments import check_count, check_kind, check_number
+from .checks import check_choice, unknown_name
 from .statistics import example_spread, student
 
 # %% ../nbs/08a_verdicts.ipynb #fceacb18
@@ -28,6 +29,14 @@ def _scaled(column: str, value: float) -> float:
     if not 0 <= value <= 100: raise ValueError(f"{column} {value!r}: an accuracy must lie in 0 to 100 percent")
     share = min(max(value / 100, 5e-5), 1 - 5e-5)  # half an image of 10,000
     return math.log(share / (1 - share))
+
+
+def _numbers(column: str, values: Iterable[float], name: str) -> list[float]:
+    "Values of a column as numbers; `ValueError` for what is none, or out of range."
+    check_choice("column", column, list(_MARGINS))
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) != 1: raise ValueError(f"{name} {values!r}: it must be a list of numbers")
+    try: return [value for given in values if not math.isnan(_scaled(column, value := check_number(name, given)))]
+    except ValueError as error: raise ValueError(f"{name}: {error}") from None
 
 
 def _slope(column: str, value: float) -> float:
@@ -51,7 +60,8 @@ def pooled_spread(column: str,  # a key of `_MARGINS`
                    rows: Iterable[Sequence[float]],  # per row the values of its seeds: percent, or Lipschitz constants
                    ) -> _Spread:
     "The spread of one run, pooled over rows of the same profile, network and column; `ValueError` for a value out of range."
-    scaled = [[_scaled(column, v) for v in row] for row in rows if len(row) > 1]
+    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable) or getattr(rows, "ndim", 2) != 2: raise ValueError(f"rows {rows!r}: it must be a list of rows")
+    scaled = [[_scaled(column, v) for v in values] for row in rows if len(values := _numbers(column, row, "rows")) > 1]
     degrees = sum(len(row) - 1 for row in scaled)
     if not degrees: return _Spread(math.nan, 0)
     return _Spread(math.sqrt(sum(np.var(row) * len(row) for row in scaled) / degrees), degrees)
@@ -89,9 +99,11 @@ def judge(column: str,  # a key of `_MARGINS`
           n_printed: int | None = None,  # images of the printed accuracy; None: the same images
           ) -> _Verdict:
     "The verdict on a column of a row, by the rule above; `ValueError` for values out of range."
-    if not len(values): raise ValueError("no values: it must be at least one run")
-    if columns < 1: raise ValueError(f"columns {columns}: it must be at least 1")
-    for value in (*values, printed): _scaled(column, value)
+    values, (printed,) = _numbers(column, values, "values"), _numbers(column, [printed], "printed")
+    if not values: raise ValueError("no values: it must be at least one run")
+    check_kind("spread", spread, _Spread), check_count("columns", columns, 1, 1000)
+    for name, images in (("n", n), ("n_printed", n_printed)):
+        if images is not None: check_count(name, images, 1)
     mean, margin = float(np.mean(values)), _MARGINS[column]
     unit = printed if column == "test_lipschitz" else 1.
     difference = (mean - printed) / unit

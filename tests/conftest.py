@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PRELOADED = ["robustacc.train", "robustacc.site", "snakemake.cli", "snakemake.workflow", "snakemake.scheduling.job_scheduler", "psutil", "yaml", "safetensors.torch",
-             "sklearn.datasets", "sklearn.model_selection", "tqdm", "torch.optim.swa_utils", "torch._dynamo"]  # the last one because optimisers import it at their first step
+             "jsonschema", "sklearn.datasets", "sklearn.model_selection", "tqdm", "torch.optim.swa_utils", "torch._dynamo"]  # the last one because optimisers import it at their first step
 
 
 @pytest.fixture(scope="session")

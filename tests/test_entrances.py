@@ -9,7 +9,11 @@ import importlib
 import inspect
 import json
 import math
+import os
+import pkgutil
 import random
+import shutil
+import tempfile
 import warnings
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,27 +23,33 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
+import robustacc
 import test_arguments
-from robustacc import (attacks, auditing, checkpoints, checks, conflicts, controls, data, dropout, evaluation, files, fitting, guard, imagenet, ledger, lipschitz, masking, measuring,
-                       methods, nearest, noise, proof, publishing, recipes, records, results, runs, search, separation, statistics, strong_attacks)
+from robustacc import (adapters, attacks, auditing, benchmarking, checkpoints, checks, conflicts, controls, cost, curation, curation_page, data, dropout, evaluation, experiments, files, fitting,
+                       guard, imagenet, ledger, lipschitz, masking, measuring, methods, nearest, noise, planting, pictures, proof, publishing, radii, readers, recipes, records, registry, results, rows,
+                       runs, search, separation, statistics, streaming, strong_attacks, theory, train, verdicts)
 
 SEED, LEAST = 2020, 60  # of the generator; values per function
-MODULES = ("separation search conflicts controls nearest attacks strong_attacks evaluation lipschitz masking methods fitting measuring recipes runs records publishing paper results "
-           "statistics noise augmentation pictures imagenet downloads checkpoints ledger dropout proof staircase theory auditing networks data").split()
+APART = {  # modules that no user calls with values of his own, and why; those with an underscore need no reason
+    "audit_command": "a command", "benchmark_command": "a command", "cli": "a command", "commands": "what commands are made of: test_fuzz.py tries all of them",
+    "arguments": "the checks of numbers that the entries below reach", "graphs": "a training step that fitting has made", "processes": "the launcher's variables", "training_state": "a training that fitting has made"}
+MODULES = sorted(m.name for m in pkgutil.iter_modules(robustacc.__path__) if not m.name.startswith("_") and m.name not in ("site", *APART))
 BLOCKS = {  # what only other code of the package calls, with tensors or records that it has made itself
-    "attacks": "per_example at_least_float32 cross_entropy margin carlini_wagner dlr divergence Goal steepest_direction ascend Attack worst_case start_point ranked_targets check_threat",
-    "evaluation": "channels_last pixel_batches check_inputs Robustness", "lipschitz": "lipschitz_ratio top_two_margin ExactLipschitz", "masking": "Finding MaskingReport",
-    "methods": "Method", "fitting": "averaging whole_step replayable train_epoch watch augmented", "measuring": "measured_on subsets evaluate summarise",
-    "records": "environment source as_json differences migrated check_record published_name save_weights RecordExistsError finished", "search": "Neighbours Pairs",
-    "conflicts": "OptimalLoss Tradeoff Agreement check_certificate conflicting", "controls": "", "nearest": "NearestCertificates", "strong_attacks": "PeerAutoAttack",
-    "separation": "statistics histogram show_histogram show_pairs Margins beside_paper main close_pairs", "auditing": "audit_command audit_page", "publishing": "main",
-    "runs": "departures row_name row_label run_name setting_text each_row", "results": "row_key by_row mixed", "statistics": "Difference", "ledger": "Discrepancy variant_rows metric Paired Comparison compare",
-    "dropout": "Arm arms Effect values effects interactions missing_rows", "proof": "union disjoint ceiling Proof watching halfway measure summarise main conflicts run beside_paper stored",
-    "checkpoints": "CheckpointError digest deferred_interrupt piecewise save_checkpoint", "paper": "", "noise": "", "augmentation": "Ragged", "pictures": "Picture PictureFolder",
-    "networks": "CNN1 CNN2 ResNet50 ResNet18 n_parameters WideResNet", "data": "Split Data cache_folder data_root staging imported Batch",
-    "staircase": "Sample Method Natural AT RST LLR TRADES GR Solution fit_all", "downloads": "cache_folder data_root read_verified staging reuse_archives fetch_files", "theory": "SignedDistance ClassMargins ClassDistance WeakFeatures"}
+    "attacks": "per_example Goal steepest_direction ascend Attack worst_case start_point ranked_targets check_threat",
+    "auditing": "audit_command audit_page", "augmentation": "Ragged", "benchmarking": "Benchmark", "checkpoints": "CheckpointError digest deferred_interrupt piecewise save_checkpoint",
+    "checks": "unknown_name check_values notebook_parameters check_parameters warn_of_range warn_of_tiny logits_of check_output check_logits check_pixels check_choice",
+    "conflicts": "OptimalLoss Tradeoff check_certificate", "curation": "Curation", "data": "Split Data",
+    "dropout": "effects interactions",
+    "evaluation": "channels_last pixel_batches check_inputs Robustness", "experiments": "trials_command", "files": "as_json checkout clear_leftovers LockedError",
+    "fitting": "replayable augmented", "guard": "find_modules mode_dependent ordinary weight_types input_gradient warn_of_flat check_repeatable", "ledger": "metric Paired compare",
+    "lipschitz": "top_two_margin", "losses": "at_least_float32 cross_entropy margin carlini_wagner dlr divergence", "masking": "MaskingReport", "measuring": "subsets evaluate", "methods": "Method", "nearest": "NearestCertificates",
+    "networks": "CNN1 CNN2 ResNet50 ResNet18 WideResNet", "planting": "Planted", "proof": "union Proof run",
+    "records": "environment source differences published_name save_weights RecordExistsError finished", "registry": "Registry", "results": "by_row",
+    "runs": "departures row_name row_label run_name setting_text each_row", "search": "Neighbours Pairs", "separation": "statistics show_pairs", "statistics": "Difference",
+    "streaming": "Certificate", "strong_attacks": "PeerAutoAttack", "theory": "SignedDistance ClassDistance WeakFeatures", "train": "Plan keep_freed_memory save_outcomes printed_row comparable beside_paper"}
 EVERYTHING = [None, True, 0, -1, 1, 2, .5, math.nan, math.inf, -math.inf, 10**30, 10**400, 1e-300, "", "x", "3", "\uff11", "inf", b"x", [], [0], [[1]], (1, 2), {}, {"a": 1}, set(), object(), np.array(3),
               np.zeros((2, 2)), np.zeros((2, 3, 3), np.uint8), np.array(["a"]), torch.zeros(2), torch.zeros(2, requires_grad=True), np.float32(.3), np.int64(2), 1j, Path("/nonexistent"),
               lambda x: x, slice(3), -0., "a\0b", iter([1]), np.array([None]), np.datetime64("2020-01-01"), range(3), int, torch.zeros(2, 3).half(), pd.Series(["a", "b"]), Fraction(1, 3)]
@@ -75,7 +85,7 @@ LABELS = Kind((torch.tensor, np.asarray, tuple, listed(lambda a: a.astype(np.int
               (*NO_ARRAY, listed(lambda a: a + .5), listed(lambda a: a.astype(float)), listed(lambda a: np.where(a == 1, math.nan, a)), listed(lambda a: np.eye(3)[a]), listed(lambda a: np.eye(3, dtype=int)[a]),
                listed(lambda a: a[:, None]), listed(lambda a: a.astype(str)), listed(lambda a: a[:-1]), listed(lambda a: np.r_[a, a]), listed(lambda a: a.astype(np.uint64) + np.uint64(2**63))))
 NORM = Kind((lambda v: math.inf, lambda v: "Linf", lambda v: "inf", lambda v: "L_inf", lambda v: np.float64("inf"), lambda v: "ℓ∞"),
-            (None, 0, 1, 3, "l1", "x", "", True, math.nan, -math.inf, [2], "0", -2, np.zeros(2), object()))
+            (None, 0, 1, 3, "l1", "x", "", True, math.nan, -math.inf, "-inf", "-2", [2], "0", -2, np.zeros(2), object()))
 WRONG = ("x", b"x", "", "\uff11", [], {}, object(), 1j, math.nan, [1], np.zeros(2), "inf")
 RADIUS = Kind((np.float64, lambda v: Fraction(str(v))), (*WRONG, None, 0, -1, math.inf, -math.inf, 8, True, 10**400))
 OWN_RADIUS = Kind((np.float64, lambda v: Fraction(str(v))), (*WRONG, None, -1, math.inf, -math.inf, True, 10**400))
@@ -146,6 +156,48 @@ STRENGTHS = dict(variant="paper", steps=3, step=.2, dtype=None, label_smoothing=
 STRENGTH = dict(variant=NAME, steps=FROM_0, step=STEP["step"], dtype=only("float16", torch.int32), label_smoothing=Kind((), (*WRONG, 0, 1, 2, -1)), beta=POSITIVE, lam=POSITIVE, mu=POSITIVE, h=ANY, finite_difference=ANY)
 
 
+HELD = tempfile.TemporaryDirectory()                                           # files of every kind; gone when the process ends
+KEPT = Path(HELD.name)
+for at, (picture, kind) in enumerate(zip(X, "abc" * 3)):
+    (KEPT / "folder" / kind).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture[0]).save(KEPT / "folder" / kind / f"{at}.png")
+np.save(KEPT / "x.npy", X)
+np.save(KEPT / "y.npy", np.array(Y))
+SET = readers.LabelledSet(X, np.array(Y), ("a", "b", "c"), tuple("abcdefghi"), np.array(list("gghhiijjk")), np.array(["train"] * 5 + ["test"] * 4))
+LARGER = X.repeat(2, 2).repeat(2, 3)                                          # of a size that is no number of channels
+PAIRS_OF = list(zip(LARGER, Y))
+WHERE = Kind((Path,), (None, 3, [], {}, math.nan, object(), "", "a\0b"))
+WRITTEN = Kind((), (None, 3, [], {}, math.nan, object(), "a\0b"))
+SET_KIND = only(None, X, [])
+CURATE = dict(radii={"inf": .2}, eps=.1, embedding=None, review=3, listed=5, draws=2, seconds=60., memory=2**24, threads=1)
+PERCENTS = Kind((np.array, tuple), (None, 3, "x", [], [math.nan], [-1.], [101.], ["a"], {"a": 1}))
+
+
+TRIALS = {kind: experiments.published_trials(kind, "digits", folders=(files.checkout() / "results",)) for kind in ("cost", "label_noise")}
+ROW = dict(dataset="digits", arch="CNN1", method="rst", beta=None, lam=1., mu=None, hyper=None, variant="paper", dropout=.1, validation=.1, ema=.9, weight_decay=.1, label_smoothing=.1, augment="crop", eps=.1, profile="smoke",
+           epochs=2, train=100, precision="float32", seed=0, device="cpu", results="_runs")
+ROW_KINDS = {**dict.fromkeys(("dataset", "arch", "method", "variant", "augment", "profile", "precision", "device"), NAME), **dict.fromkeys(("beta", "lam", "mu"), MAYBE), **dict.fromkeys(("epochs", "train"), MAYBE_COUNT), "seed": FROM_0,
+             "hyper": Kind((), ("x", "", 3, "a=1,a=2", "x=1")), "dropout": Kind((np.float64,), (*WRONG, 1, -1, math.inf)), "validation": Kind((np.float64,), (*WRONG, 0, .6, -1)), "ema": Kind((np.float64,), (*WRONG, 0, 1)),
+             "weight_decay": Kind((np.float64,), (*WRONG, 0, -1, math.inf)), "label_smoothing": Kind((np.float64,), (*WRONG, 0, 1)), "eps": MAYBE_RADIUS, "results": Kind((), (None, 3, [], "a\0b"))}
+
+
+def tidied(function):
+    "A function whose new files in this folder go away again."
+    def call(**given):
+        before = set(Path.cwd().iterdir())
+        try: return function(**given)
+        finally:
+            for new in set(Path.cwd().iterdir()) - before: shutil.rmtree(new) if new.is_dir() and not new.is_symlink() else new.unlink()
+    return call
+
+
+def labelled(**given): return curation.curate(readers.LabelledSet(**given), **CURATE).report
+
+
+def locked(path):
+    with files.lock(path): pass
+
+
 def fitted(**given) -> float:
     torch.manual_seed(0)
     return fitting.fit(nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), progress=False, **given)[-1]["test_acc"]
@@ -210,7 +262,7 @@ FUNCTIONS = {  # name: the function, a valid call, and the kinds of its paramete
                     dict(data=DATA, method=only(None, methods.Natural, "at"), recipe=only(None), eps=MAYBE_RADIUS, seed=FROM_0, device=DEVICE, ema=Kind((), (*WRONG, 1, 2, -1)),
                          weight_decay=Kind((), (*WRONG, -1, math.inf)), every=Kind((), (*WRONG, None, -1)))),
     "fitting.hold_out": (None, dict(data=DIGITS, share=.3, seed=0), dict(data=DATA, share=Kind((), (*WRONG, 0, 1, 2, -1)), seed=FROM_0)),
-    "fitting.tensorboard": (lambda folder: fitting.tensorboard, dict(folder="x"), {}),
+    "fitting.tensorboard": (tidied(lambda folder: fitting.tensorboard(folder) and None), dict(folder="x"), dict(folder=WRITTEN)),
     "recipes.Recipe": (None, dict(epochs=2, lr=.1, milestones=(1,), optimiser="sgd", momentum=.9, batch_size=3, reduction="sum", train=None, test=None, pgd_train=None, mt=None, precision="float32"),
                        dict(epochs=FROM_0, lr=POSITIVE, milestones=Kind((list,), (3, "x", None, (-1,), (.5,))), optimiser=NAME, momentum=Kind((), (*WRONG, None, -1, 2)), batch_size=COUNT, reduction=NAME, train=MAYBE_COUNT, test=MAYBE_COUNT, pgd_train=MAYBE_COUNT,
                             mt=MAYBE_COUNT, precision=NAME)),
@@ -262,6 +314,71 @@ FUNCTIONS = {  # name: the function, a valid call, and the kinds of its paramete
     "checks.check_norm": (None, dict(norm="inf"), dict(norm=NORM)),
     "checks.check_eps": (None, dict(eps=.1, norm="inf"), dict(eps=RADIUS, norm=NORM)),
     "guard.frozen": (lambda model: list(guard.find_modules(guard.check_model(model))) and None, dict(model=NET), dict(model=Kind((), (None, 3, "x", nn.Linear)))),
+    "adapters.from_examples": (None, dict(train=PAIRS_OF, test=PAIRS_OF[:3], eps=.1, picture="image", label="label"),
+                               {**dict.fromkeys(("train", "test"), Kind((tuple, lambda v: [(torch.from_numpy(x), torch.tensor(y)) for x, y in v], lambda v: [{"image": x, "label": y} for x, y in v], lambda v: [(Image.fromarray(x[0]), np.int32(y)) for x, y in v]),
+                                    (None, 3, "x", [], [3], [(1, 2)], [("x", 0)], [(X[0], "a")], [(X[0], 1.5)], [(X[0], -1)], [(X[0], None)], [(X[0], math.nan)], [(X[0] * math.nan, 1)], [{"image": X[0]}], {"a": 1}))), "eps": RADIUS}),
+    "adapters.from_folder": (None, dict(folder=KEPT / "folder", eps=.1, size=3, test=.4, seed=0), dict(folder=Kind((str,), WHERE.refuse), eps=RADIUS, size=MAYBE_COUNT, test=Kind((np.float64,), (*WRONG, None, 0, -1, 1, 1.5, math.inf, True)), seed=FROM_0)),
+    "readers.read_set": (None, dict(path=KEPT / "folder", labels=None, groups=None, columns={}, pattern=None, size=3, channels=3),
+                         dict(path=Kind((str,), WHERE.refuse), labels=Kind((), (3, "x", [])), groups=Kind((), (3, "x", [])), columns=Kind((), ({"x": "y"}, 3, "x")), pattern=Kind((), ("(", "x", 3, [])), size=MAYBE_COUNT, channels=Kind((np.int64,), (0, 2, 4, None, "3", 1.5, True)))),
+    "readers.read_set of arrays": (None, dict(path=KEPT / "x.npy", labels=KEPT / "y.npy", groups=KEPT / "y.npy"), dict(path=Kind((str,), WHERE.refuse), labels=Kind((str,), (None, 3, "x", [], "a\0b")), groups=Kind((str,), (3, "x", [], "a\0b")))),
+    "readers.LabelledSet": (labelled, dict(images=X, labels=np.array(Y), classes=("a", "b", "c"), files=tuple("abcdefghi"), groups=np.array(list("gghhiijjk")), parts=None),
+                            dict(images=Kind((torch.from_numpy, np.asfortranarray, read_only), IMAGES.refuse), labels=Kind((torch.tensor, list, tuple, lambda a: a.astype(np.int32)), (*NO_ARRAY, lambda a: a + .5, lambda a: a[:-1], lambda a: -a, lambda a: a + 1, lambda a: a[:, None])),
+                                 classes=Kind((list,), (None, 3, ("a", "b"), ())), files=Kind((list,), (3, ("a",), [])), groups=Kind((list,), (3, ["a"], [])), parts=Kind((), (3, ["a"])))),
+    "curation.curate": (lambda **given: curation.curate(**given).report, dict(data=SET, **CURATE),
+                        dict(data=SET_KIND, radii=Kind((), ({}, {"x": 1}, {"inf": -1}, {"inf": math.nan}, {"inf": "x"}, {"inf": 2}, 3, "x", [])), eps=MAYBE_RADIUS, embedding=Kind((), (P, X, 3, "x")), review=COUNT, listed=FROM_0, draws=FROM_0, seconds=POSITIVE, memory=COUNT, threads=MAYBE_COUNT)),
+    "curation.curate with features": (lambda embedding, radii: curation.curate(SET, **{**CURATE, "embedding": embedding, "radii": radii}).report, dict(embedding=P, radii={"embedding": .3}), dict(embedding=Kind(POINTS.same, (*POINTS.refuse, lambda a: a[:-1])), radii=Kind((), ({}, {"inf": .1}, {"embedding": -1}, {"embedding": math.inf})))),
+    "curation_page.curation_page": (None, dict(data=SET, found=curation.curate(SET, **CURATE), title="t", thumbnails=True, most=3), dict(data=SET_KIND, found=only(None, {}), title=Kind((), (None, 3, b"x")), most=FROM_0)),
+    "planting.plant": (None, dict(data=SET, each=1, seed=0), dict(data=SET_KIND, each=COUNT, seed=FROM_0)),
+    "streaming.certify_separation": (None, dict(read=X.__getitem__, labels=np.array(Y), radius=.1, which="other", pixels=4, step=3, memory=2**24, threads=1),
+                                     dict(read=only(None, X, len, *map(functools.partial, (lambda at: None, lambda at: X, lambda at: X[at] / 255, lambda at: X[at][:-1]))), labels=Kind(LABELS.same, LABELS.refuse[:19] + LABELS.refuse[20:]), radius=OWN_RADIUS, which=NAME, pixels=COUNT, step=COUNT, memory=COUNT, threads=MAYBE_COUNT)),
+    "benchmarking.benchmark": (tidied(lambda **given: benchmarking.benchmark(progress=False, **given).robust), dict(model=NET, images=X, labels=Y, eps=.1, norm="inf", attacks=attacks.PGD(steps=1), masking=2, lipschitz=False, seed=0, batch_size=5, part=4, device="cpu", stochastic=False, save=None),
+                               dict(SMALL, eps=RADIUS, norm=NORM, attacks=Kind((lambda a: [a], lambda a: {"x": a}), (None, attacks.PGD, "pgd", 3, [], {})), masking=FROM_0, part=COUNT, lipschitz=ANY, save=Kind((), (3, [], {}, math.nan, "", "a\0b")))),
+    "radii.minimal_eps": (None, dict(model=NET, images=X, labels=Y, norm="inf", search=strong_attacks.FAB(steps=1, n_targets=2), seed=0, batch_size=5, device="cpu"), dict(SMALL, norm=NORM, search=only(None, strong_attacks.FAB, attacks.PGD()))),
+    "radii.robust_curve": (None, dict(model=NET, images=X, labels=Y, attacks=attacks.PGD(steps=1), radii=[.05, .1], norm="inf", seed=0, batch_size=5, device="cpu"),
+                           dict(SMALL, attacks=Kind((lambda a: [a], lambda a: {"x": a}), (None, attacks.PGD, "pgd", 3, [], {})), radii=Kind((tuple, np.array, torch.tensor), (None, 3, .1, "x", [], [.1, .05], [.1, .1], [0], [-1], [2], [math.nan], ["a"])), norm=NORM)),
+    "radii.transfer": (lambda **given: radii.transfer(**given).worst, dict(source=NET, target=NET, images=X, labels=Y, attack=attacks.PGD(steps=1), eps=.1, norm="inf", seed=0, batch_size=5, device="cpu"), dict(SMALL, source=MODEL, target=CLASSIFIER, attack=ATTACK, eps=RADIUS, norm=NORM)),
+    "evaluation.accuracy": (None, dict(model=NET, images=X, labels=Y, batch_size=5, device="cpu"), dict(SMALL, model=CLASSIFIER)),
+    "evaluation.robust_accuracy": (None, dict(model=NET, images=X, labels=Y, attack=attacks.PGD(steps=1), eps=.1, norm="inf", seed=0, first=0, batch_size=5, device="cpu"),
+                                   dict(SMALL, attack=Kind((lambda a: [a], lambda a: {"x": a}), (None, attacks.PGD, "pgd", 3, [], {})), eps=RADIUS, norm=NORM)),
+    "evaluation.named_attacks": (lambda attacks: list(evaluation.named_attacks(attacks)), dict(attacks=attacks.PGD()), dict(attacks=Kind((lambda a: [a], lambda a: (a,), lambda a: {"pgd": a}), (None, attacks.PGD, "pgd", 3, [], {}, [None], {"a": 3})))),
+    "evaluation.robust": (None, dict(small(attacks.PGD(steps=1))), dict(SMALL, attack=Kind((lambda a: [a],), ATTACK.refuse))),
+    "strong_attacks.autoattack": (None, dict(norm="inf", version="standard", steps=3, queries=4, n_targets=2, draws=2), dict(STEP, norm=NORM, version=NAME, draws=COUNT)),
+    "theory.linear_radius": (None, dict(points=P, labels=Y, weight=P[:3], bias=[0., .1, .2], p="inf"),
+                             dict(points=POINTS, labels=LABELS, weight=Kind(POINTS.same[:5], (*POINTS.refuse, lambda a: a[:2], lambda a: a[:, :2])), bias=Kind((tuple, np.array, torch.tensor), (None, 3, "x", [1., 2.], [math.nan] * 3, [[0., .1, .2]], ["a"] * 3)), p=NORM)),
+    "theory.weighted_accuracy": (None, dict(world=theory.WeakFeatures(4, .3, .1), weight=[0., 1.], eps=.1), dict(world=only(None), weight=Kind((tuple, np.array, torch.tensor), (None, "x", [-1.], [math.nan], [math.inf], ["a"], {}, object())), eps=OWN_RADIUS)),
+    "runs.table_attack": (None, dict(number=2), dict(number=Kind((np.int64,), (*WRONG, None, 1, 5, 0, -1, 15, 2.5, True)))),
+    "runs.table_row": (None, dict(number=2, row="AT, CNN1", dataset="mnist", dropout=0.), dict(number=Kind((np.int64,), (*WRONG, None, 1, 5, 0, -1, 15, 2.5, True)), row=Kind((str.lower, lambda r: r.replace(" ", "")), ("x", "", 3, None, [], b"x")), dataset=Kind((), ("x", 3, [], "digits")), dropout=Kind((), (*WRONG, -1, 2)))),
+    "pictures.stack_pictures": (lambda files, size: pictures.stack_pictures(pictures.read_pictures([KEPT / "folder" / "a" / "0.png"] * 2), files, size=size), dict(files=["a", "b"], size=3), dict(files=Kind((tuple,), (None, 3, [], ["a"])), size=MAYBE_COUNT)),
+    "checks.check_device": (lambda device: str(checks.check_device(device)), dict(device="cpu"), dict(device=Kind((torch.device,), DEVICE.refuse))),
+    "checks.check_model": (None, dict(model=NET), dict(model=Kind((), (None, 3, "x", nn.Linear, [])))),
+    "checks.to_float": (None, dict(images=X, device="cpu", dtype=torch.float32), dict(images=Kind((torch.from_numpy, np.asfortranarray, read_only, lambda a: a[::-1][::-1]), (None, "x", {}, object(), X.astype(np.int64), X.astype(complex), X.astype(str))), device=DEVICE, dtype=only(torch.int32))),
+    "distances.as_rows": (None, dict(points=P, name="points"), dict(points=POINTS)),
+    "distances.perturb": (None, dict(points=P, radius=.1, kind="squeeze", p="inf", towards=P[::-1].copy(), away=P, seed=0), dict(points=POINTS, radius=Kind((np.float64, lambda r: [r] * 9), (*WRONG[:7], None, -1, math.nan, math.inf, [.1], [-1] * 9)), kind=NAME, p=NORM, towards=Kind(POINTS.same, (*NO_ARRAY, None, P[:4], P * math.nan)),
+                                                                                                                                     away=Kind(POINTS.same, (*NO_ARRAY, None, P[:4], P * math.nan)), seed=FROM_0)),
+    "files.atomic_write": (tidied(files.atomic_write), dict(path="a", content="b"), dict(path=WRITTEN, content=Kind((str.encode,), (None, 3, math.nan, [1], object(), {"a": 1})))),
+    "files.check_writable": (tidied(files.check_writable), dict(folder="a"), dict(folder=WRITTEN)),
+    "files.results_folder": (None, dict(results="a"), dict(results=WRITTEN)),
+    "files.lock": (tidied(locked), dict(path="a"), dict(path=WRITTEN)),
+    "registry.imported": (None, dict(kind="network", place="robustacc.networks:CNN1"), dict(place=Kind((), (None, 3, "x", "", "x:y", "robustacc:x", "a\0b:c", ":", [], b"a:b", object())))),
+    "registry.Registry": (lambda name, text: (registry.Registry("method", ["at"], check=lambda thing, what: None).register(name)(nn.Linear), registry.Registry("method", ["at"], check=lambda thing, what: None).find(text).name)[1], dict(name="own", text="at"),
+                          dict(name=Kind((), ("", " ", "at", "AT", 3, None, [], "a/b", "../x", "a\0b", "\uff11", "a\n")), text=NAME)),
+    "experiments.Trial": (None, dict(dataset="digits", method="at", n=64, eps=.1, width=1., noise=.1, kept="all", steps=3, seed=0, precision="float32"),
+                          dict(dataset=NAME, method=NAME, n=COUNT, eps=RADIUS, width=Kind((np.float64,), (*WRONG, None, 0, -1, 9, True, math.inf)), noise=Kind((np.float64,), (*WRONG, None, -1, 2, True, math.inf)), kept=NAME, steps=COUNT, seed=FROM_0, precision=NAME)),
+    "experiments.published_trials": (None, dict(kind="cost", dataset="digits", folders=(RECORD.parents[3],)), dict(kind=Kind((), (None, 3, [])), dataset=Kind((), (None, 3, [], "a\0b")), folders=Kind((list,), (3, None, "a\0b", ["a\0b"], [3])))),
+    "cost.costs": (lambda trials: [repr(c) for c in cost.costs(trials)], dict(trials=TRIALS["cost"]), dict(trials=only(None, [], "x", [TRIALS], {"a": {}}, {3: 4}))),
+    "label_noise.harm": (None, dict(trials=TRIALS["label_noise"], method="at", share=.4, column="acc"), dict(trials=only(None, [], "x", {"a": {}}, {3: 4}), method=NAME, share=Kind((np.float64,), (*WRONG, None, -1, 2, True, math.inf)), column=NAME)),
+    "rows.all_rows": (None, dict(records=[json.loads(RECORD.read_text()) | {"file": "x"}]), dict(records=Kind((tuple, iter), (3, None, [3], ["x"], [{}], {"a": 1})))),
+    "rows.table_rows": (None, dict(number=2, rows=[]), dict(number=Kind((np.int64,), (*WRONG, None, 0, -1, 15, 2.5, True)), rows=Kind((tuple,), (3, None, [3], ["x"], [{}])))),
+    "smoothness.orderings": (None, dict(rows=rows.all_rows([]), attack="pgd"), dict(rows=Kind((tuple, iter), (3, None, [3], ["x"], [{}])), attack=NAME)),
+    "verdicts.pooled_spread": (None, dict(column="test_acc", rows=[[1., 2.], [3., 4., 5.], [5., 6., 8.]]), dict(column=NAME, rows=Kind((tuple, lambda v: [np.array(r) for r in v], lambda v: map(tuple, v)), (None, 3, "x", [3], ["ab"], [[1., math.nan]], [[1., 101.]], [[1., None]], [["a", "b"]])))),
+    "verdicts.judge": (None, dict(column="test_acc", values=[50., 51.], printed=52., spread=verdicts.pooled_spread("test_acc", [[50., 51., 52.], [60., 61., 62., 63.]]), columns=3, n=100, n_printed=1000),
+                       dict(column=NAME, values=PERCENTS, printed=Kind((np.float64,), (*WRONG, None, -1, 101, True)), spread=only(None), columns=COUNT, n=MAYBE_COUNT, n_printed=MAYBE_COUNT)),
+    "train.Settings": (lambda **given: train.plan(train.Settings(**given)).settings, ROW, ROW_KINDS),
+    "train.plan": (lambda settings, **given: train.plan(settings, **given).settings, dict(settings=train.Settings(), seed=0, method="at"), dict(settings=only(None, {}), seed=FROM_0, method=NAME)),
+    "train.run": (tidied(lambda settings, every: train.run(settings, every=every, progress=False)), dict(settings=train.Settings(method="at", device="cpu", results=str(RECORD.parents[3])), every=60.), dict(settings=only(None, {}), every=Kind((), (*WRONG, None, -1, math.inf)))),
+    "train.find_device": (None, dict(device="cpu"), dict(device=DEVICE)),
+    "proof.Settings": (lambda **given: proof.plan(proof.Settings(**given)).settings, dict(dataset="digits", profile="smoke", test_labels="true", lam=2., epochs=3, eps=.1, precision="float32", restarts=1, seed=0, device="cpu", results="_runs"),
+                       dict(dataset=NAME, profile=NAME, test_labels=NAME, lam=POSITIVE, epochs=MAYBE_COUNT, eps=MAYBE_RADIUS, precision=NAME, restarts=COUNT, seed=FROM_0, device=NAME)),
 }
 
 
@@ -287,6 +404,7 @@ def damaged(rng: random.Random, value):
     if isinstance(value, bool) or value is None: return rng.choice([value, str(value), int(bool(value)) + 2])
     if isinstance(value, (int, float)): return rng.choice([value * 10.**rng.randint(-320, 300), -value, str(value), value + rng.uniform(-1, 1) * 10.**rng.randint(-9, 9), int(rng.uniform(-10, 10) * 10**rng.randint(0, 25)), np.float16(min(value, 60000)), torch.tensor(float(value))])
     if isinstance(value, str): return rng.choice([value.upper(), value + " ", value[:-1], value[::-1], value + "\0", value * 500, value.encode(), "".join(rng.sample(value, len(value))) + rng.choice("é/.$\n")])
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U": return rng.choice([value[:-1], value[:, None], np.char.add(value, "\0"), value.astype("S"), np.where(np.arange(len(value)) == 1, "", value), value.astype(object)])
     if isinstance(value, np.ndarray): return rng.choice([value * 1e300, -value.astype(float), value[..., None], value.ravel(), value[:1], value.astype(np.float16), value.astype(object), value.astype("M8[s]") if value.dtype.kind == "i" else value > 0, value.T])
     if isinstance(value, (list, tuple)): return rng.choice([value[:-1], [*value, None], [value], [-1 for _ in value], value * 2, str(value)])
     return rng.choice(EVERYTHING)
@@ -301,11 +419,11 @@ def said_by_name(error: Exception, key: str, value) -> bool:
     "Whether an error names the parameter, or the value, or its type."
     text, near = str(error).lower().replace("_", " "), ALIASES.get(key, ())
     words = [*key.lower().split("_"), key.rstrip("s"), *near, type(value).__name__.lower(), str(value)[:30].lower(), repr(value)[:30].lower()]
-    return "unexpected keyword argument" in text or any(word and word in text for word in words)
+    return "unexpected keyword argument" in text or any(word and word.replace("_", " ") in text for word in words)
 
 
-ALIASES = {"dataset": ("data set",), "examples": ("no such file",), "model": ("logits", "gradient", "classified"), "radii": ("eps",), "limits": ("limit", "check"), "net": ("linear, relu",), "queries": ("points", "images"), "reference": ("points", "images", "queries"), "fresh": ("points", "queries", "images"), "points": ("images", "queries"), "n": ("images",), "hits": ("n ",),
-           "weight": ("matrix",), "attack": ("returned", "attacks"), "images": ("shape", "queries", "labels"), "labels": ("images",), "query_labels": ("images",), "reference_labels": ("images",), "first": ("index", "values", "percent"), "second": ("values", "percent"), "records": ("record",), "path": ("file", "record"), "paths": ("runs", "record", "file"),
+ALIASES = {"source": ("model", "logits"), "target": ("model", "logits"), "points": ("weight", "images", "queries", "towards"), "weight": ("matrix", "bias"), "classes": ("label",), "read": ("images",), "found": ("report",), "hyper": ("method",), "towards": ("points",), "away": ("points",), "dataset": ("data set",), "examples": ("no such file",), "model": ("logits", "gradient", "classified"), "radii": ("eps", "radius", "distance"), "limits": ("limit", "check"), "net": ("linear, relu",), "queries": ("points", "images"), "reference": ("points", "images", "queries"), "fresh": ("points", "queries", "images"), "n": ("images",), "hits": ("n ",),
+           "attack": ("returned", "attacks"), "images": ("shape", "queries", "labels"), "labels": ("images",), "query_labels": ("images",), "reference_labels": ("images",), "first": ("index", "values", "percent"), "second": ("values", "percent"), "records": ("record",), "path": ("file", "record"), "paths": ("runs", "record", "file"),
            "step": ("steps",), "k": ("pairs",), "eps": ("radius",), "index": ("int64",), "dtype": ("mode",), "start": ("restarts",), "restarts": ("start",), "folders": ("path",), "z": ("n ",), "data": ("dataset",), "datasets": ("data set",), "studies": ("study",), "name": ("method",), "share": ("validation",), "n_first": ("n ",), "n_second": ("n ",)}
 
 
@@ -316,6 +434,7 @@ def judge(function, call: dict, key: str, value, expected: str, right) -> str | 
         try: found = function(**(call | {key: value}))
         except (ValueError, TypeError, OSError, ImportError) as error:
             if expected == "same": return f"refused, though it means the same: {error}"[:150]
+            if isinstance(right, ImportError) and str(error) == str(right): return None if expected == "either" else "not refused: " + str(error)
             if not said_by_name(error, key, value): return f"refused without its name: {type(error).__name__}: {error}"[:150]
             return None
         except Exception as error: return f"{type(error).__name__}: {error}"[:150]
@@ -329,7 +448,7 @@ def faults(name: str) -> tuple[list[str], int]:
     function, (_, call, kinds) = function_of(name), FUNCTIONS[name]
     rng, wrong, count = random.Random(f"{SEED} {name}"), [], 0
     try: right = function(**call)
-    except (OSError, ValueError) as error: right = error                      # a file that is not there
+    except (OSError, ValueError, ImportError) as error: right = error         # a file or a library that is not there
     for key, valid in call.items():
         kind = kinds.get(key, ANY)
         tried = [("same", make(valid), i) for i, make in enumerate(kind.same)] if not isinstance(right, Exception) and valid is not None else []
@@ -357,27 +476,30 @@ def test_every_value_is_right_refused_by_name_or_warned_of(name, empty_folder):
     assert list(empty_folder.iterdir()) == []
 
 
-NOT_YET = ('Settings', 'accuracy', 'autoattack', 'linear_radius', 'main', 'named_attacks', 'robust_accuracy', 'stack_pictures', 'table_attack', 'table_row', 'weighted_accuracy')  # public functions without a fuzz of their own: to be added, and nothing else is to join them
-
-
 def test_no_public_function_is_left_out():
-    tried = {name.split()[0].split(".")[1] for name in FUNCTIONS} | {name.split(".")[0] for name in test_arguments.FUNCTIONS}
-    tried |= {"method_label", "label_order", "published_label", "solve"}
+    here = {getattr(importlib.import_module(f"robustacc.{module}"), attribute, None) for module, attribute in (name.split()[0].split(".", 1) for name in FUNCTIONS)}
+    there = {name.split(".")[0] for name in test_arguments.FUNCTIONS} | {"method_label", "label_order", "published_label", "solve"}
+    assert APART.keys() < {m.name for m in pkgutil.iter_modules(robustacc.__path__)} and BLOCKS.keys() <= set(MODULES)
+    assert not [f"{module}.{n}" for module, names in BLOCKS.items() for n in names.split() if n not in importlib.import_module(f"robustacc.{module}").__all__]
+    left = []
     for module in MODULES:
         m = importlib.import_module(f"robustacc.{module}")
-        public = {n for n in m.__all__ if callable(getattr(m, n)) and not n.isupper()}
-        left = public - tried - set(BLOCKS.get(module, "").split()) - {"from_arrays", "load", "batches", "robust"} - set(NOT_YET)
-        assert not left, f"robustacc.{module}: {sorted(left)}"
+        public = {n for n in m.__all__ if callable(getattr(m, n)) and not n.isupper()} - {"main"}  # test_fuzz.py tries the commands
+        left += sorted(f"{module}.{n}" for n in public - there - set(BLOCKS.get(module, "").split()) if getattr(m, n) not in here)
+    assert not left
 
 
 if __name__ == "__main__":                                                    # the list of results
     import faulthandler
     import sys
-    total = 0
+    total, bad = 0, 0
+    os.chdir(folder := tempfile.mkdtemp())
+    os.environ["ROBUSTACC_DATA"] = "/nonexistent"
     for name in [n for n in FUNCTIONS if not sys.argv[1:] or n.startswith(tuple(sys.argv[1:]))]:
         faulthandler.dump_traceback_later(240, exit=True)
         wrong, count = faults(name)
-        total += count
+        total, bad = total + count, bad + len(wrong)
         print(f"{name}: {count} values, {len(wrong)} faults", flush=True)
         for line in wrong: print("   ", line)
-    print(total, "values")
+    print(len(FUNCTIONS), "functions,", total, "values,", bad, "faults; files left:", os.listdir(folder))
+    shutil.rmtree(folder)

@@ -93,6 +93,24 @@ class Place:
     def value(self, text): return text
 
 
+@dataclass(frozen=True)
+class Ratio(Number):
+    "A number, or a fraction such as 8/255."
+    def expects(self, text):
+        top, slash, under = text.strip().partition("/")
+        if not slash: return super().expects(text)
+        if not re.fullmatch(r"[-+]?[0-9]+", top) or not re.fullmatch(r"[0-9]+", under) or not int(under): return "refuse"
+        return super().expects(repr(int(top) / int(under)))
+
+
+@dataclass(frozen=True)
+class Table:
+    "A table of the paper whose rows are runs."
+    mine: tuple[str, ...]  # those with rows of the data set that is given
+    def expects(self, text): return "accept" if text in self.mine else "either" if text.strip().lstrip("+0") in ("2", "3", "4", *map(str, range(9, 15))) and text.isascii() else "refuse"
+    def value(self, text): return text
+
+
 FLOAT = dict(most=3.4e38, large=1e6, tiny=1e-30)
 TRAIN = {
     "dataset": Choice(("digits",), none=False, also=("mnist", "paper")), "arch": Choice(("CNN1", "CNN2"), also=("WRN-40-10",)), "method": Choice(("natural", "gr", "llr", "at", "rst", "trades"), none=False),
@@ -101,15 +119,15 @@ TRAIN = {
     "weight_decay": Number(open_low=True, most=3.4e38, large=1e3, tiny=1e-30), "label_smoothing": Number(high=1, open_low=True, open_high=True),
     "augment": Choice(("crop", "crop+cutout"), also=("flip",)), "eps": Number(high=1, open_low=True, tiny=1e-12), "profile": Choice(("smoke",), also=("quick", "paper")),
     "epochs": Number(low=1, whole=True, large=1e6, most=2**31), "seed": Number(whole=True, none=False, large=2**32 - 1, most=2**63), "device": Choice(("auto", "cpu"), none=False, also=("cuda",)),
-    "results": Place(), "every": Number(none=False, large=1e6)}
+    "results": Place(), "every": Ratio(none=False, large=1e6)}
 METHOD_OF = {"beta": "trades", "lam": "rst", "mu": "llr"}
 PROOF = {name: TRAIN[name] for name in ("lam", "epochs", "eps", "seed", "device", "results", "profile")} | {
     "dataset": TRAIN["dataset"], "test_labels": Choice(("true", "random"), none=False), "restarts": Number(low=1, whole=True, none=False, large=100, most=2**31), "lam": Number(none=False, **FLOAT)}
 SEPARATION = {
     "labels": Choice(("original", "random", "permutation"), none=False), "seed": Number(whole=True, none=False, large=2**32 - 1, most=2**63), "p": Choice(("inf", "2"), none=False, also=("Linf", "l2")),
     "pairs": Number(low=1, whole=True, none=False, large=1000, most=2**31), "backend": Choice(("auto",), none=False), "device": Choice(("cpu",), none=False, also=("auto", "cuda")),
-    "threads": Number(low=1, whole=True, none=False, large=64, most=2**31), "memory": Number(open_low=True, none=False, large=64, most=2**40, small=.01), "json": Place()}
-AUDIT = {"eps": Number(high=1, open_low=True, none=False, tiny=1e-12), "labels-file": Place(), "images": Place(), "html": Place(), "size": Number(low=1, whole=True, none=False, large=512, most=10**5)} \
+    "threads": Number(low=1, whole=True, none=False, large=64, most=2**31), "memory": Ratio(open_low=True, none=False, large=64, most=2**40, small=.01), "json": Place()}
+AUDIT = {"eps": Ratio(high=1, open_low=True, none=False, tiny=1e-12), "labels-file": Place(), "images": Place(), "html": Place(), "size": Number(low=1, whole=True, none=False, large=512, most=10**5)} \
     | {name: SEPARATION[name] for name in ("p", "pairs", "threads", "memory", "json")}
 
 
@@ -189,6 +207,7 @@ def options_of(module: str, allowed: dict, base: list[str], folder: Path, stop: 
             count += 1
             if fault := judge(kind.expects(text), found, said, name, text, right): wrong.setdefault(f"--{name}: {fault}", short(text))
     assert count >= LEAST, f"{count} values"
+    print(f"{module}: {count} values, {len(wrong)} kinds of faults", flush=True)
     return wrong
 
 
@@ -230,6 +249,49 @@ def separation(folder):
     np.save(folder / "labels.npy", np.arange(12) % 3)
     wrong = options_of("robustacc.separation", SEPARATION, ["--dataset=digits"], folder, ("load",), n=24)
     return wrong | {f"audit {k}": v for k, v in options_of("robustacc.separation", AUDIT, ["--images=images.npy", "--labels-file=labels.npy"], folder, (), n=20).items()}
+
+
+def results(folder):
+    (folder / "empty").mkdir()
+    allowed = {"table": Table(("2", "9", "10")), "attack": Choice(("pgd", "mt"), none=False), "dataset": Choice(("digits", "mnist", "svhn", "cifar10", "resimagenet"), none=False), "runs": Place(), "results": Place()}
+    return options_of("robustacc.results", allowed, ["--dataset=mnist", "--runs=empty", "--results=empty"], folder, (), n=31)
+
+
+def benchmark(folder):
+    "A linear model in a file, images in a file or in a folder; up to the first attack."
+    import torch
+    from PIL import Image
+    from torch import nn
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (12, 3, 4, 4), dtype=np.uint8)
+    np.save(folder / "x.npy", images)
+    np.save(folder / "y.npy", np.arange(12) % 3)
+    for at, picture in enumerate(images):
+        (folder / "pictures" / str(at % 3)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.transpose(1, 2, 0)).save(folder / "pictures" / str(at % 3) / f"{at}.png")
+    torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(48, 3))).save(folder / "m.pt")
+    torch.jit.script(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))).save(folder / "any.pt")
+    allowed = {"eps": Ratio(high=1, open_low=True, none=False, tiny=1e-300), "examples": Number(low=1, high=12, whole=True, none=False), "norm": Choice(("Linf", "l2", "2", "inf"), none=False, also=("L2",)), "attacks": Choice(("standard", "rand", "random"), none=False, also=("random",)),
+               "masking": Number(whole=True, none=False, large=10**6, most=10**9), "seed": Number(whole=True, none=False, large=2**32 - 1, most=2**32 - 1), "batch-size": Number(low=1, whole=True, none=False, large=1000, most=10**6),
+               "device": Choice(("cpu",), none=False, also=("cuda",)), "save": Place(), "html": Place()}
+    wrong = options_of("robustacc.benchmark_command", allowed, ["m.pt", "--data", "x.npy", "y.npy", "--eps=.1"], folder, ("_run",), n=24)
+    found = options_of("robustacc.benchmark_command", {"size": Number(low=1, high=65_535, whole=True, none=False, large=512), "channels": Choice(("3",), none=False, also=("1",))}, ["any.pt", "--data", "pictures", "--size=4"], folder, ("_run",), n=75)
+    return wrong | {f"pictures {key}": fault for key, fault in found.items()}
+
+
+def audit(folder):
+    rng = np.random.default_rng(0)
+    np.save(folder / "x.npy", rng.integers(0, 256, (12, 1, 4, 4), dtype=np.uint8))
+    np.save(folder / "y.npy", np.arange(12) % 3)
+    np.save(folder / "f.npy", rng.random((12, 2)))
+    radius = Ratio(high=1, none=False, large=1)
+    allowed = {"eps": Ratio(high=1, open_low=True, none=False, tiny=1e-300), "radius": radius, "radius-2": Ratio(none=False, high=16, large=4), "radius-embedding": Ratio(none=False, large=10), "review": Number(low=1, whole=True, none=False, most=10**6), "listed": Number(whole=True, none=False, most=10**7),
+               "draws": Number(whole=True, none=False, most=10**4, large=100), "seconds": Ratio(open_low=True, none=False, small=1e-3), "threads": Number(low=1, whole=True, none=False, large=64, most=4096), "memory": Ratio(open_low=True, none=False, large=64, most=2**20, small=.01),
+               "json": Place(), "csv": Place(), "html": Place(), "labels-file": Place(), "groups-file": Place(), "embedding": Place()}
+    return options_of("robustacc.audit_command", allowed, ["x.npy", "--labels-file=y.npy", "--embedding=f.npy", "--radius-embedding=.5", "--draws=2"], folder, (), n=12)
+
+
+def experiment(kind): return lambda folder: options_of(f"robustacc.{kind}", {"dataset": Choice(("digits", "mnist", "cifar10"), none=False), "runs": Place(), "minutes": Ratio(none=False, large=1e6)}, ["--runs=runs"], folder, ("_run_trials", "load"), n=51)
 
 
 def a_record(folder):
@@ -300,7 +362,7 @@ def site(folder):
     return wrong
 
 
-COMMANDS = dict(train=train, proof=proof, separation=separation, records=records, site=site)
+COMMANDS = dict(train=train, proof=proof, separation=separation, audit=audit, benchmark=benchmark, results=results, cost=experiment("cost"), label_noise=experiment("label_noise"), records=records, site=site)
 
 
 def measured(name: str) -> dict[str, str]:
@@ -319,8 +381,9 @@ def test_every_value_is_right_refused_or_warned_of(name):
 
 
 if __name__ == "__main__":
-    found = {name: measured(name) for name in COMMANDS}
+    found = {name: measured(name) for name in [a for a in sys.argv[1:] if a in COMMANDS] or COMMANDS}
+    for name, wrong in found.items(): print(name, json.dumps(wrong, indent=1, ensure_ascii=False), flush=True)
     known = json.loads(KNOWN.read_text()) if KNOWN.exists() else {}
     kept = found if "--rewrite" in sys.argv else {name: {key: fault for key, fault in wrong.items() if key in known.get(name, {})} for name, wrong in found.items()}
-    KNOWN.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    if found.keys() == COMMANDS.keys(): KNOWN.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
     print({name: len(wrong) for name, wrong in kept.items()})

@@ -80,8 +80,11 @@ def shown(place, folder):
 
 
 def started(clean_processes, place, folder):
+    "A process that has begun its work: what it took to import this file does not count."
+    (begun := folder / "begun").unlink(missing_ok=True)
     process = clean_processes.Process(target=in_silence, args=(place, folder))
     process.start()
+    while not begun.exists() and process.is_alive(): time.sleep(.002)
     return process
 
 
@@ -89,6 +92,7 @@ def in_silence(place, folder):
     output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2): os.dup2(output, stream)
     os.chdir(folder)
+    (folder / "begun").touch()
     globals()[place](folder)
 
 
@@ -131,12 +135,11 @@ def test_twenty_kills_leave_nothing_half_written(place, clean_processes, tmp_pat
 def test_twenty_kills_of_a_row_under_papermill(chapter, tmp_path):  # noqa: F811
     (tmp_path / "few").mkdir()
     (tmp_path / "few" / "sitecustomize.py").write_text("import robustacc.data\nload = robustacc.data.load\nrobustacc.data.load = lambda name: load(name).take(train=60, test=20)\n")
-    notebook = chapter()
 
     def start(folder):
         folder.mkdir(exist_ok=True)
         paths = os.pathsep.join([str(tmp_path / "few"), str(checkout()), *filter(None, [os.environ.get("PYTHONPATH")])])
-        call = [sys.executable, "-m", "papermill", "--no-progress-bar", notebook, folder / "page.ipynb", "-p", "epochs", "2", "-p", "method", "natural", "-p", "device", "cpu", "-p", "results", folder / "runs"]
+        call = [sys.executable, "-m", "papermill", "--no-progress-bar", chapter, folder / "page.ipynb", "-p", "epochs", "2", "-p", "method", "natural", "-p", "device", "cpu", "-p", "results", folder / "runs"]
         return subprocess.Popen(list(map(str, call)), cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "PYTHONPATH": paths}, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.DEVNULL, stderr=open(folder / "said.txt", "w"), start_new_session=True)
 

@@ -118,7 +118,7 @@ def test_watching_changes_nothing():
     (("--dataset", "cifar10", "--profile", "quick"), "Allowed: mnist"),
     (("--test_labels", "shuffled"), "Allowed: true, random"),
     (("--lam", "-1"), "lam -1.0: it must be 0 or more"),
-    (("--epochs", "0"), "epochs 0: it must be a whole number from 1"),
+    (("--epochs", "0"), "epochs 0: it must be an integer of 1"),
     (("--restarts", "1.5"), "restarts 1.5"),
     (("--eps", "2"), "eps 2.0: it must be above 0"),
 ])

@@ -45,7 +45,7 @@ WRONG = [  # parameters, what the error must say
     (("label_smoothing", "two"), "label_smoothing 'two' (str): it must be float or None"),
     (("augment", "mirror"), "unknown augment 'mirror'"),
     (("augment", "flip"), "a mirrored digit is not a digit; for digits allowed: crop, cutout"),
-    (("seed", "-1"), "seed -1: it must be a whole number from 0 to 4,294,967,295"),
+    (("seed", "-1"), "seed -1: it must be an integer of 0 to 4,294,967,295"),
     (("device", "gpu"), "Allowed: auto, cpu, cuda"),
 ]
 

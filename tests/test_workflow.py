@@ -174,7 +174,7 @@ def test_the_script_goes_on_where_its_time_was_up(rows, root, tmp_path):
     (tmp_path / "rows.jsonl").write_text(json.dumps(dict(method="at", epochs=1)) + "\n" + json.dumps(dict(method="natural", epochs=0)) + "\n")
     command = [sys.executable, root / "workflow" / "rows.py", tmp_path / "rows.jsonl", "--results", tmp_path / "runs"]
     refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert refused.returncode and "epochs 0: it must be a whole number from 1" in refused.stderr
+    assert refused.returncode and "epochs 0: it must be an integer of 1" in refused.stderr
     (tmp_path / "rows.jsonl").write_text(json.dumps(dict(method="at", epochs=1)) + "\n")
     codes, begun = [], time.monotonic()
     while (not codes or codes[-1] == 3) and time.monotonic() - begun < 900:
