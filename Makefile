@@ -29,6 +29,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests --dist loadfile --nump
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install -e '.[dev]'
 	-$(BIN)/python -m pip install --no-deps torchattacks==3.5.1  # a peer for tests and benchmarks; its own pins would downgrade others
+	-$(BIN)/python -m pip install --no-deps robustbench==1.1.1  # its networks, which ours are compared with
 	touch $@
 
 reproduce: .venv/.installed  ## train and measure the rows of a profile, then build the site
