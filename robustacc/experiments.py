@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from .attacks import PGD, Threat
-from .arguments import check_count, check_number
+from .arguments import check_count, check_number, check_path
 from .checks import check_choice
 from .commands import Command, fraction
 from .data import Data, load
@@ -245,7 +245,7 @@ def trials_command(kind: str,  # of the experiment, and name of its module
         trials = plan(options.dataset)
         if options.list: return print("\n".join(map(_trial_name, trials))) or list(map(_trial_name, trials))
         minutes = math.inf if options.minutes is None else check_number("minutes", options.minutes, 0)
-        check_writable(results_folder(options.runs))
+        check_writable(results_folder(check_path("runs", options.runs)))
         done, left = _run_trials(trials, runs=options.runs, minutes=minutes, notebook=notebook)
         _gather(kind, options.dataset, trials, runs=options.runs, notebook=notebook)
         print(f"{done} finished, {left} left")

@@ -146,6 +146,7 @@ def read_picture(
     from PIL import Image
     _check_options(size, channels, background)
     path = check_path("path", path)
+    if content is None and os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)): raise ValueError(f"{path} is a pipe or a device: it must be a file")
     with _named(path, "is truncated or corrupted, or no picture"):
         with open(path, "rb") if content is None else io.BytesIO(content) as stream: stored = _stored(path, stream)
     picture, notes = _eight_bits(path, stored), stored.notes

@@ -182,12 +182,13 @@ ROW_KINDS = {**dict.fromkeys(("dataset", "arch", "method", "variant", "augment",
 
 
 def tidied(function):
-    "A function whose new files in this folder go away again."
+    "A function whose new files in this folder, and at the path that is nowhere, go away again."
+    def there(): return {*Path.cwd().iterdir(), *Path("/").glob("nonexistent*")}
     def call(**given):
-        before = set(Path.cwd().iterdir())
+        before = there()
         try: return function(**given)
         finally:
-            for new in set(Path.cwd().iterdir()) - before: shutil.rmtree(new) if new.is_dir() and not new.is_symlink() else new.unlink()
+            for new in there() - before: shutil.rmtree(new) if new.is_dir() and not new.is_symlink() else new.unlink()
     return call
 
 

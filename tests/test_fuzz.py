@@ -270,12 +270,12 @@ def benchmark(folder):
         (folder / "pictures" / str(at % 3)).mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture.transpose(1, 2, 0)).save(folder / "pictures" / str(at % 3) / f"{at}.png")
     torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(48, 3))).save(folder / "m.pt")
-    torch.jit.script(nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))).save(folder / "any.pt")
+    torch.jit.script(nn.Sequential(nn.Flatten(), nn.AdaptiveAvgPool1d(12), nn.Linear(12, 3))).save(folder / "any.pt")
     allowed = {"eps": Ratio(high=1, open_low=True, none=False, tiny=1e-300), "examples": Number(low=1, high=12, whole=True, none=False), "norm": Choice(("Linf", "l2", "2", "inf"), none=False, also=("L2",)), "attacks": Choice(("standard", "rand", "random"), none=False, also=("random",)),
                "masking": Number(whole=True, none=False, large=10**6, most=10**9), "seed": Number(whole=True, none=False, large=2**32 - 1, most=2**32 - 1), "batch-size": Number(low=1, whole=True, none=False, large=1000, most=10**6),
                "device": Choice(("cpu",), none=False, also=("cuda",)), "save": Place(), "html": Place()}
     wrong = options_of("robustacc.benchmark_command", allowed, ["m.pt", "--data", "x.npy", "y.npy", "--eps=.1"], folder, ("_run",), n=24)
-    found = options_of("robustacc.benchmark_command", {"size": Number(low=1, high=65_535, whole=True, none=False, large=512), "channels": Choice(("3",), none=False, also=("1",))}, ["any.pt", "--data", "pictures", "--size=4"], folder, ("_run",), n=75)
+    found = options_of("robustacc.benchmark_command", {"size": Number(low=1, high=65_535, whole=True, none=False, large=512), "channels": Choice(("3",), none=False, also=("1", "01", "+1"))}, ["any.pt", "--data", "pictures", "--size=4"], folder, ("_run",), n=75)
     return wrong | {f"pictures {key}": fault for key, fault in found.items()}
 
 
