@@ -213,7 +213,7 @@ def test_the_slider_draws_which_balls_meet_and_says_the_optimum(built, visit):
 
 def test_every_figure_and_table_has_a_number_a_caption_and_words(built, visit):
     page, wrong = visit("index.html"), {}
-    for name in all_pages(built):
+    for name in set(all_pages(built)) - {"curation_page.html"}:                  # shows a report as a reader gets it, with figures of its own
         page.goto(f"file://{built}/{name}")
         here = page.evaluate("""() => [
           ...[...document.querySelectorAll('article img')].filter(image => (image.alt || '').trim().split(/\\s+/).length < 3).map(image => `alt "${image.alt}"`),
