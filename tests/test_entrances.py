@@ -366,8 +366,6 @@ FUNCTIONS = {  # name: the function, a valid call, and the kinds of its paramete
     "experiments.Trial": (None, dict(dataset="digits", method="at", n=64, eps=.1, width=1., noise=.1, kept="all", steps=3, seed=0, precision="float32"),
                           dict(dataset=NAME, method=NAME, n=COUNT, eps=RADIUS, width=Kind((np.float64,), (*WRONG, None, 0, -1, 9, True, math.inf)), noise=Kind((np.float64,), (*WRONG, None, -1, 2, True, math.inf)), kept=NAME, steps=COUNT, seed=FROM_0, precision=NAME)),
     "experiments.published_trials": (None, dict(kind="cost", dataset="digits", folders=(RECORD.parents[3],)), dict(kind=Kind((), (None, 3, [])), dataset=Kind((), (None, 3, [], "a\0b")), folders=Kind((list,), (3, None, "a\0b", ["a\0b"], [3])))),
-    "cost.costs": (lambda trials: [repr(c) for c in cost.costs(trials)], dict(trials=TRIALS["cost"]), dict(trials=only(None, [], "x", [TRIALS], {"a": {}}, {3: 4}))),
-    "label_noise.harm": (None, dict(trials=TRIALS["label_noise"], method="at", share=.4, column="acc"), dict(trials=only(None, [], "x", {"a": {}}, {3: 4}), method=NAME, share=Kind((np.float64,), (*WRONG, None, -1, 2, True, math.inf)), column=NAME)),
     "rows.all_rows": (None, dict(records=[json.loads(RECORD.read_text()) | {"file": "x"}]), dict(records=Kind((tuple, iter), (3, None, [3], ["x"], [{}], {"a": 1})))),
     "rows.table_rows": (None, dict(number=2, rows=[]), dict(number=Kind((np.int64,), (*WRONG, None, 0, -1, 15, 2.5, True)), rows=Kind((tuple,), (3, None, [3], ["x"], [{}])))),
     "smoothness.orderings": (None, dict(rows=rows.all_rows([]), attack="pgd"), dict(rows=Kind((tuple, iter), (3, None, [3], ["x"], [{}])), attack=NAME)),
