@@ -173,7 +173,6 @@ CURATE = dict(radii={"inf": .2}, eps=.1, embedding=None, review=3, listed=5, dra
 PERCENTS = Kind((np.array, tuple), (None, 3, "x", [], [math.nan], [-1.], [101.], ["a"], {"a": 1}))
 
 
-TRIALS = {kind: experiments.published_trials(kind, "digits", folders=(files.checkout() / "results",)) for kind in ("cost", "label_noise")}
 ROW = dict(dataset="digits", arch="CNN1", method="rst", beta=None, lam=1., mu=None, hyper=None, variant="paper", dropout=.1, validation=.1, ema=.9, weight_decay=.1, label_smoothing=.1, augment="crop", eps=.1, profile="smoke",
            epochs=2, train=100, precision="float32", seed=0, device="cpu", results="_runs")
 ROW_KINDS = {**dict.fromkeys(("dataset", "arch", "method", "variant", "augment", "profile", "precision", "device"), NAME), **dict.fromkeys(("beta", "lam", "mu"), MAYBE), **dict.fromkeys(("epochs", "train"), MAYBE_COUNT), "seed": FROM_0,
