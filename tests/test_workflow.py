@@ -14,6 +14,7 @@ import pytest
 from robustacc.paper import DATASET_NAMES, DROPOUT_TABLES, ROW_TABLES, published_label, table
 from robustacc.runs import run_name
 from robustacc.train import plan
+from test_own import OWN
 
 
 @pytest.fixture
@@ -110,6 +111,22 @@ def test_unknown_names_are_refused(dry_run, tmp_path):
     for message, given in (("Allowed: ledger, dropout, proof", dict(profile="smoke", study="dropotu")), ("Allowed: smoke, quick, medium, paper", dict(profile="fast")), ("Allowed: digits", dict(profile="smoke", datasets="mnist"))):
         code, said = dry_run(runs=tmp_path, **given)
         assert code and message in said
+
+
+@pytest.mark.slow
+def test_rows_of_ones_own_data_network_and_method(root, tmp_path, monkeypatch, python):
+    "They are listed in a file beside the profile's rows; there are no pages of such a data set, and no site is built for it."
+    (tmp_path / "of_mine.py").write_text(OWN.replace("NAME", "mine"))
+    (tmp_path / "mine.yaml").write_text("rows:\n  of_mine:digits:\n    - {method: [natural, of_mine:MART], arch: of_mine:linear, epochs: 1, seed: [0, 1]}\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(root)]))
+    call = ["-m", "snakemake", "--snakefile", "workflow/Snakefile", "--workflow-profile", "workflow/profiles/default", "--cores", "2", "--configfile", tmp_path / "mine.yaml",
+            "--config", "profile=smoke", "datasets=of_mine:digits", f"runs={tmp_path / 'runs'}"]
+    planned = python(*call, "--dry-run", cwd=root)
+    assert planned.returncode == 0 and jobs(planned.stdout + planned.stderr) == {"train": 4, "all": 1, "total": 5}, planned.stderr
+    done = python(*call, cwd=root)
+    assert done.returncode == 0, done.stderr
+    names = sorted(p.name for p in (tmp_path / "runs").rglob("*.json") if p.parent.name == "linear-of-mine")
+    assert names == ["mart-of-mine-lam5-margin1-epochs1-seed0.json", "mart-of-mine-lam5-margin1-epochs1-seed1.json", "natural-epochs1-seed0.json", "natural-epochs1-seed1.json"]
 
 
 @pytest.fixture

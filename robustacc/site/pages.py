@@ -319,6 +319,6 @@ def write_runs(proc: str | Path,  # the processed notebooks
     pages["index"] = _index_page(known, listed, templates, records[1])
     for folder in ("runs", "records"): shutil.rmtree(proc / folder, ignore_errors=True)
     for name, page in pages.items(): write_notebook(proc / "runs" / f"{name}.ipynb", page)
-    for place, folder in ((Path(r["file"]).with_suffix(suffix), Path(r["folder"])) for r in records[0] for suffix in (".json", *r.get("beside", ()))):
-        if (folder / place).exists(): atomic_write(proc / "records" / place, (folder / place).read_bytes())
+    for place, tree in ((Path(r["file"]).with_suffix(suffix), Path(r["folder"])) for r in records[0] for suffix in (".json", *r.get("beside", ()))):
+        if (tree / place).exists(): atomic_write(proc / "records" / place, (tree / place).read_bytes())
     return named

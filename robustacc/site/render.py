@@ -256,10 +256,10 @@ def render_pandoc(proc: str | Path,  # the processed notebooks, with `_quarto.ym
     atomic_write(proc / ".names", json.dumps({name: f"{href}#{place}" for name, href, place in named if once[name] == 1}))
     def make(text, page): return fragment(text, assets, bibliography, proc / ".pandoc", proc / ".names", "../" * page.href.count("/"))
     with ThreadPoolExecutor(workers) as pool: done = list(pool.map(make, texts, pages.values()))
-    code = source() if assets.resolve().is_relative_to(checkout() or "/-") else {"dirty": True}
+    code: dict = source() if assets.resolve().is_relative_to(checkout() or "/-") else {"dirty": True}
     for page, (contents, body) in zip(pages.values(), done):
         own = page.origin.startswith("nbs/") and page.source != "index.ipynb" and code["dirty"] is False
-        made = page.fields.get("made") or own and f"By the code above, commit {code['commit'][:7]}."
+        made = page.fields.get("made") or (f"By the code above, commit {code['commit'][:7]}." if own else "")
         atomic_write(out / page.href, _page_html(assets, page, (contents, _captioned(body, made, _inline_html(page.title))), entries, pages, config["website"]))
     found = [entry for page, (_, body) in zip(pages.values(), done) for entry in _search_entries(page, body)]
     index = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
