@@ -73,7 +73,7 @@ def shown(place, folder):
         content = path.read_bytes()
         if path.suffix == ".json" and place != "site":
             known = json.loads(content)                                      # a half-written one would not be read
-            found[path.name] = {k: v for k, v in known.items() if k not in ("seconds", "environment", "source")}
+            found[str(path.relative_to(base))] = {k: v for k, v in known.items() if k not in ("seconds", "environment", "source")}
         elif path.suffix != ".ipynb": found[str(path.relative_to(base))] = content
     if place == "audit" and "audit.html" in found: assert found["audit.html"].endswith(b"</html>")
     return found
