@@ -6,6 +6,7 @@
 __all__ = ['augmented', 'hold_out', 'replayable', 'fit', 'tensorboard']
 
 # %% ../nbs/04f_fitting.ipynb #7d2d266a
+import copy
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -181,6 +182,15 @@ def _check_fit(model: nn.Module, data: Data, method: Method, recipe: Recipe, see
     "`ValueError` for what is no network, data set, method or recipe, and for numbers out of range."
     for name, value, kind in (("model", model, nn.Module), ("data", data, Data), ("method", method, Method), ("recipe", recipe, Recipe)): check_kind(name, value, kind)
     check_count("seed", seed, 0, 2**63 - 1), check_device(device)
+    if (len(data.train) - 1) % recipe.batch_size == 0 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()): _check_single(model, data, recipe)
+
+
+def _check_single(model: nn.Module, data: Data, recipe: Recipe) -> None:
+    "`ValueError` if batch norm cannot train on the last batch, which is a single example; tried on a copy."
+    weight = next(model.parameters())
+    try:
+        with torch.no_grad(): copy.deepcopy(model).train()(torch.zeros(1, *data.in_shape, device=weight.device, dtype=weight.dtype))
+    except ValueError as error: raise ValueError(f"batch_size {recipe.batch_size}: it must leave no single one of {len(data.train)} training images for the last batch, as batch norm cannot train on it ({error})") from error
 
 
 def _progress_bar(training: Training, data: Data, method: Method, recipe: Recipe, show: bool):
