@@ -67,7 +67,7 @@
       block.replaceWith(frame);
       frame.append(block, copy);
     }
-    for (const frame of document.querySelectorAll("article :is(.table-frame, .cell-output, .cell-output > div, pre, .equation, p:has(> math))"))
+    for (const frame of document.querySelectorAll("article :is(.table-frame, .cell-output, .cell-output > div, pre, .equation, :is(p, li):has(> math))"))
       if (frame.scrollWidth > frame.clientWidth + 1) frame.tabIndex = 0;      // scrolls by keyboard too
 
     const current = document.querySelector(".sidebar [aria-current]");
