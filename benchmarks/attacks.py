@@ -3,6 +3,7 @@
     python benchmarks/attacks.py                                  # CNN1 and CNN2 on MNIST, WRN-40-10 on noise of CIFAR-10's size
     python benchmarks/attacks.py --dataset digits --out /tmp/bench --networks CNN2
     python benchmarks/attacks.py --questions AutoAttack --dataset cifar10 --networks CNN2 --runs results    # AutoAttack alone, on 200 images
+    python benchmarks/attacks.py --questions AutoAttack --dataset digits --networks CNN2 --runs results --budget published --cases AT
 
 The question is always the same: which of these images survive? Everybody answers it with the same network, images, radius, number and
 size of steps and, for the multi-targeted attack, the same margin loss; peers may not stop early, since they do not. The networks are
@@ -18,6 +19,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -107,24 +109,25 @@ def ours(attack) -> Callable:
     return answer
 
 
-AUTO = {"steps": 10, "queries": 100}  # budgets of AutoAttack, for everybody: a tenth and a fiftieth of the published ones, so that a row takes minutes
+BUDGETS = {"short": {"steps": 10, "queries": 100}, "published": {"steps": 100, "queries": 5000}}  # of AutoAttack, for everybody; a row takes minutes, or up to an hour
+CASES = {"natural": "natural", "AT": "at", "TRADES(6)": "trades"}  # networks that AutoAttack is asked about -> method
 CHUNK = 25  # images that one side is asked about before it is the other's turn
 
 
-def peer_autoattack(model, x, y, eps) -> np.ndarray:
+def peer_autoattack(model, x, y, eps, *, steps, queries) -> np.ndarray:
     "Who survives the four attacks of torchattacks; each gets those that the one before has left."
     import torchattacks as ta
     with torch.no_grad(): classes, where = model(x[:1]).shape[1], dict(norm="Linf", eps=eps, seed=0)
-    attack = ta.MultiAttack([ta.APGD(model, steps=AUTO["steps"], **where), ta.APGDT(model, steps=AUTO["steps"], n_classes=classes, **where),
-                             ta.FAB(model, steps=AUTO["steps"], multi_targeted=True, n_classes=classes, **where), ta.Square(model, n_queries=AUTO["queries"], **where)])
+    attack = ta.MultiAttack([ta.APGD(model, steps=steps, **where), ta.APGDT(model, steps=steps, n_classes=classes, **where),
+                             ta.FAB(model, steps=steps, multi_targeted=True, n_classes=classes, **where), ta.Square(model, n_queries=queries, **where)])
     return peer_pgd(lambda model, images, labels, *_: attack(images, labels).detach(), model, x, y, eps)
 
 
-def beside_autoattack(model, x, y, eps) -> dict:
+def beside_autoattack(model, x, y, eps, budget: dict[str, int]) -> dict:
     "Who survives each of the two ensembles, image by image, and the CPU seconds of both, chunk by chunk and in turns."
-    sides = {"robustacc": ours(autoattack(**AUTO)), "torchattacks": peer_autoattack}
+    sides = {"robustacc": ours(autoattack(**budget)), "torchattacks": partial(peer_autoattack, **budget)}
     seconds, survived = {name: [] for name in sides}, {name: [] for name in sides}
-    for answer in sides.values(): answer(model, x[:2], y[:2], eps)                  # imports and caches
+    for answer in (ours(autoattack(steps=2, queries=2)), partial(peer_autoattack, steps=2, queries=2)): answer(model, x[:2], y[:2], eps)  # imports and caches
     for k, i in enumerate(range(0, len(x), CHUNK)):
         for name in list(sides)[::1 if k % 2 else -1]:
             started = time.process_time()
@@ -253,15 +256,15 @@ def autoattack_table(rows: list[dict]) -> list[str]:
     "The two ensembles side by side: how many survive, which images differ, and the ratio of time."
     if not rows: return []
     lines = ["## AutoAttack, image by image", "",
-             f"APGD-CE, APGD-T, FAB-T and Square in this order, beside the same four of torchattacks, with {AUTO['steps']} steps, nine targets and {AUTO['queries']:,} queries on both sides "
+             f"APGD-CE, APGD-T, FAB-T and Square in this order, beside the same four of torchattacks, with nine targets and the same steps and queries on both sides "
              f"(published: 100 and 5,000). The first test images; networks trained as rows of the smoke (digits) and quick profile, those of MNIST on 3,000 images for 4 epochs, AT of CIFAR-10 on 1,500. The sides take turns every {CHUNK} images; `ratio` is the median over these chunks "
              "of CPU seconds here over CPU seconds there. Other programs shared the machine: only ratios count. Target: counts within 1 in 200, the same survivors but for those, and a ratio of at most 1.05.", "",
-             "| network | data | trained by | eps | images | right as they are | robust, robustacc | robust, torchattacks | other outcome | seconds, robustacc | torchattacks | ratio | met |",
-             "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|"]
+             "| network | data | trained by | eps | steps, queries | images | right as they are | robust, robustacc | robust, torchattacks | other outcome | seconds, robustacc | torchattacks | ratio | met |",
+             "|---|---|---|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---|"]
     for row in rows:
         s, most = row["settings"], max(1, row["settings"]["images"] // 200)
         met = abs(row["robust"]["robustacc"] - row["robust"]["torchattacks"]) <= most and len(row["other"]) <= most and row["ratio"] <= 1.05
-        lines.append(f"| {s['network']} | {s['data']} | {s['case']} | {s['eps']:g} | {s['images']} | {row['clean']} | {row['robust']['robustacc']} | {row['robust']['torchattacks']} | {len(row['other'])} | " +
+        lines.append(f"| {s['network']} | {s['data']} | {s['case']} | {s['eps']:g} | {s['budget']['steps']}, {s['budget']['queries']:,} | {s['images']} | {row['clean']} | {row['robust']['robustacc']} | {row['robust']['torchattacks']} | {len(row['other'])} | " +
                      " | ".join(f"{sum(row['seconds'][name]):.0f}" for name in ("robustacc", "torchattacks")) + f" | {row['ratio']:.2f} | {'yes' if met else 'no'} |")
     return lines
 
@@ -317,6 +320,8 @@ def main() -> None:
     parser.add_argument("--questions", nargs="+", default=["PGD-10", "MT-20"], choices=[*QUESTIONS, "AutoAttack"])
     parser.add_argument("--images", type=int, default=1024, help="test images under PGD-10; an eighth of them under MT")
     parser.add_argument("--auto-images", type=int, default=200, help="test images under AutoAttack")
+    parser.add_argument("--budget", default="short", choices=list(BUDGETS), help="of AutoAttack: 10 steps and 100 queries, or the published 100 and 5,000")
+    parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), help="how the networks under AutoAttack are trained")
     parser.add_argument("--wide-images", type=int, default=4, help="images for WRN-40-10")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--runs", default="_runs", help="where the trained rows are, or will be")
@@ -331,15 +336,16 @@ def main() -> None:
     for arch in options.networks if "AutoAttack" in options.questions else ():
         data, n = load(options.dataset), options.auto_images
         x, y = to_float(data.test.images[:n]), torch.as_tensor(data.test.labels[:n])
-        for case, method in (("natural", "natural"), ("AT", "at"), ("TRADES(6)", "trades")):
+        budget = BUDGETS[options.budget]
+        for case, method in ((case, CASES[case]) for case in options.cases):
             model = fitted(options.dataset, arch, method, options.runs)
-            settings = {"network": arch, "data": options.dataset, "case": case, "departures": FITTED.get((options.dataset, method), {}), "eps": data.eps, "images": len(x), "chunk": CHUNK, "seed": 0, "budget": AUTO, "peers": versions(),
+            settings = {"network": arch, "data": options.dataset, "case": case, "departures": FITTED.get((options.dataset, method), {}), "eps": data.eps, "images": len(x), "chunk": CHUNK, "seed": 0, "budget": budget, "peers": versions(),
                         "sha256": fingerprint(model, x, y)}
             row = measured(report.get("autoattack", []), settings)
             if row is None:
                 print(f"AutoAttack: {arch}, {options.dataset}, {case}", file=sys.stderr)
-                row = {"settings": settings, "environment": environment(), "source": where, **beside_autoattack(model, x, y, data.eps)}
-            keep("autoattack", row, ("network", "data", "case"))
+                row = {"settings": settings, "environment": environment(), "source": where, **beside_autoattack(model, x, y, data.eps, budget)}
+            keep("autoattack", row, ("network", "data", "case", "budget"))
     for arch in options.networks if set(options.questions) & set(QUESTIONS) else ():
         cnn = arch.startswith("CNN")
         for case, model, x, y, eps in cases(arch, options):

@@ -1,6 +1,8 @@
 """What the tests share: the checkout, processes as a user would start them, and a small digit set in their place."""
+import json
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -63,4 +65,19 @@ def command(clean_processes, tmp_path):
         said = Path(output).read_text() if Path(output).exists() else ""
         Path(output).unlink(missing_ok=True)
         return process.exitcode, said
+    return run
+
+
+@pytest.fixture(scope="session")
+def opened():
+    "Run a notebook's cells up to the check of its parameters, with values injected after them as papermill does: `opened(\"07_staircase\", small=12)` gives its names."
+    def run(chapter: str, **given) -> dict:
+        namespace = {}
+        for cell in json.loads((ROOT / "nbs" / f"{chapter}.ipynb").read_text())["cells"]:
+            if cell["cell_type"] != "code": continue
+            source = "".join(cell["source"])
+            exec(source, namespace)
+            if "parameters" in cell["metadata"].get("tags", []): namespace.update(given)
+            if re.search(r"= (check|notebook)_parameters\(\s*globals\(\)", source): return namespace
+        pytest.fail(f"{chapter} does not check its parameters")
     return run

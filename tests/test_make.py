@@ -99,6 +99,7 @@ def gone(checkout) -> bool:
     return not any(Path(f"/proc/{line.split()[1]}").exists() for line in (checkout / "started.txt").read_text().splitlines())
 
 
+@pytest.mark.slow
 def test_killed_as_a_whole_it_goes_on_by_itself_and_a_second_run_is_refused(checkout):
     there = checkout()
     (there / "wait").touch()
@@ -116,7 +117,8 @@ def test_killed_as_a_whole_it_goes_on_by_itself_and_a_second_run_is_refused(chec
     assert "Unlock" not in said and (there / "_docs" / "index.html").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_sigterm_stops_it_as_ctrl_c_does(checkout, number):
     "Ctrl-C reaches all processes of a terminal, `kill` only the one it names; Snakemake alone would let its jobs work on."
     there = checkout()

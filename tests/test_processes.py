@@ -121,6 +121,7 @@ def test_one_record_from_two_processes_and_one_message_when_it_is_refused(work):
     assert code and output.count("error: ") == 1 and "holds a finished run of other settings (recipe.momentum: 0.5 -> 0.9)" in output
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_both_and_one_process_goes_on_where_they_were(work):
     row = "row.py --method natural --profile long --device cpu --results interrupted".split()
     job, kept = started(work, *row, "--every", "0"), work / "interrupted/long/digits/CNN2/natural-seed0.training.checkpoint"

@@ -169,27 +169,15 @@ def test_a_weighted_sample_is_the_repeated_one():
         np.testing.assert_allclose((a.value, *a.gradient, *a.hessian.ravel()), (b.value, *b.gradient, *b.hessian.ravel()), rtol=1e-9, atol=1e-12)
 
 
-def opened(root, **given):
-    "Run the notebook's cells up to the check of its parameters, with values injected after them as papermill does."
-    namespace = {}
-    for cell in json.loads((root / "nbs" / "07_staircase.ipynb").read_text())["cells"]:
-        if cell["cell_type"] != "code": continue
-        source = "".join(cell["source"])
-        exec(source, namespace)
-        if "parameters" in cell["metadata"].get("tags", []): namespace.update(given)
-        if "check_parameters(globals()" in source: return namespace
-    pytest.fail("the notebook does not check its parameters")
-
-
-def test_the_notebook_refuses_what_it_does_not_know(root, tmp_path, monkeypatch):
+def test_the_notebook_refuses_what_it_does_not_know(opened, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, value, message in (("seed", 3, "unknown parameter 'seed'"), ("profile", "full", "unknown profile 'full'"), ("small", 2, "small 2: it must be 10 or more")):
-        with pytest.raises(ValueError, match=message): opened(root, **{name: value})
+        with pytest.raises(ValueError, match=message): opened("07_staircase", **{name: value})
     assert not (tmp_path / "_runs").exists()
-    assert opened(root, small=12)["settings"]["small"] == 12 and (tmp_path / "_runs").exists()
+    assert opened("07_staircase", small=12)["settings"]["small"] == 12 and (tmp_path / "_runs").exists()
 
 
-def test_a_run_writes_its_record(python, root, tmp_path, monkeypatch):
+def test_a_run_writes_its_record(python, root, opened, tmp_path, monkeypatch):
     run = "-m", "papermill", root / "nbs" / "07_staircase.ipynb", tmp_path / "out.ipynb", "-p", "seeds", 2, "-p", "large", 200, "-p", "small"
     done = python(*run, 30)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -201,4 +189,4 @@ def test_a_run_writes_its_record(python, root, tmp_path, monkeypatch):
     assert rows[200, "AT, ridge 0.1"]["metrics"]["adv_test_mse"]["values"][1] == pytest.approx(exact, rel=1e-7)
     assert record["data"]["sha256"]["30-seed1"] == draw(30, 1).sha256()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(Exception, match="small: 30 -> 31"): opened(root, seeds=2, large=200, small=31)
+    with pytest.raises(Exception, match="small: 30 -> 31"): opened("07_staircase", seeds=2, large=200, small=31)

@@ -146,7 +146,7 @@ def test_the_script_lists_what_the_workflow_plans_cheapest_first(rows):
 
 def test_the_script_runs_so_many_rows_at_a_time_and_says_what_became_of_each(rows, monkeypatch, tmp_path, capsys):
     """Six rows, two at a time, by stand-ins that write no record: two that end well, one that fails, and one that works until it is interrupted;
-    one more cannot begin, and a finished one is not started. The time is .2 minutes."""
+    one more cannot begin, and a finished one is not started. The time is .08 minutes."""
     scripts = {"natural": "", "gr": "import sys; sys.exit(2)", "at": "import sys, time\ntry: time.sleep(60)\nexcept KeyboardInterrupt: sys.exit(130)"}
     due = [dict(method=m, seed=k) for m, k in (("natural", 0), ("gr", 0), ("natural", 1), ("at", 0), ("at", 1), ("at", 2))]
     atmost, alive = [], []
@@ -157,7 +157,7 @@ def test_the_script_runs_so_many_rows_at_a_time_and_says_what_became_of_each(row
         return alive[-1]
     monkeypatch.setattr(rows, "start", start)
     monkeypatch.setattr(rows, "finished", lambda path, settings: {} if "trades" in path.name else None)
-    became = rows.run([dict(method="trades"), *due], tmp_path, jobs=2, minutes=.2)
+    became = rows.run([dict(method="trades"), *due], tmp_path, jobs=2, minutes=.08)
     names = {word: [name.split("/")[-1] for name in some] for word, some in became.items()}
     assert names.pop("finished")[0] == "trades-beta6-seed0" and max(atmost) == 2
     assert names == {"failed": ["gr-seed0"], "stopped": ["at-seed0", "at-seed1"], "not begun": ["at-seed2"]}
