@@ -144,9 +144,10 @@ def _as_page(result: Benchmark) -> str:
 # %% ../nbs/04h_benchmarking.ipynb #c5b5fde0
 def _described(attack: Callable) -> str:
     "An attack with its settings; a function by its name."
-    if isinstance(attack, functools.partial): return f"{_described(attack.func)}, {re.sub(r' at 0x[0-9a-f]+', '', f'{attack.args} {attack.keywords}')}"
-    if hasattr(attack, "__dataclass_fields__"): return re.sub(r" at 0x[0-9a-f]+", "", repr(attack))     # addresses differ in every process
-    return f"{getattr(attack, '__module__', '')}.{getattr(attack, '__qualname__', type(attack).__qualname__)}"
+    if isinstance(attack, functools.partial): text = f"{_described(attack.func)}, {attack.args} {attack.keywords}"
+    elif hasattr(attack, "__dataclass_fields__"): text = repr(attack)
+    else: text = f"{getattr(attack, '__module__', '')}.{getattr(attack, '__qualname__', type(attack).__qualname__)}"
+    return re.sub(r" at 0x[0-9a-f]+", "", text)  # addresses differ in every process
 
 
 def _weights(model: Callable) -> str:

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None,  # the command line; None: that
          ) -> None:
     "`robustacc`: run a subcommand, which ends with status 0, 2 for an error of the user, or 130."
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if not {"", os.getcwd()} & set(sys.path): sys.path.insert(0, os.getcwd())         # a module of one's own lies where the command is started
+    if not {"", os.getcwd()} & set(sys.path): sys.path.append(os.getcwd())  # a module of one's own lies where the command is started
     chosen, places = _chosen(arguments), _places()
     if chosen is not None and chosen not in places and "_ARGCOMPLETE" not in os.environ:
         from robustacc.checks import unknown_name

@@ -23,7 +23,7 @@ _WIDTHS, _SEEDS, _STEPS, _LARGEST = (1., .5, 2.), (0, 1, 2), {"digits": 470}, {"
 
 
 def _cost_trials(dataset: str,  # "digits", "mnist" or "cifar10"
-                ) -> list[Trial]:  # width 1 first, then the others, then the largest size
+                 ) -> list[Trial]:  # width 1 first, then the others, then the largest size
     "The trials of the experiment, in the order in which they are wanted."
     if dataset not in _SIZES: raise unknown_name("dataset", dataset, list(_SIZES))
     radii, steps = _RADII[dataset], _STEPS.get(dataset, Trial.steps)
@@ -54,10 +54,10 @@ def _paired(trials: Mapping[Trial, dict], n: int, width: float, eps: float) -> d
 
 
 def _costs(trials: Mapping[Trial, dict],  # finished trials and their metrics, as `published_trials` gives them
-          ) -> list[_Cost]:  # by radius, width and size
+           ) -> list[_Cost]:  # by radius, width and size
     "The cost at each point of the design, Equation (1)."
     found = []
-    for eps, width, n in sorted({(t.eps, t.width, t.n) for t in Trial.checked(trials) if t.method == "at"}):
+    for eps, width, n in sorted({(t.eps, t.width, t.n) for t in trials if t.method == "at"}):
         pairs = _paired(trials, n, width, eps).values()
         if len(pairs) < 2: continue
         change = paired_difference([at["acc"] for _, at in pairs], [natural["acc"] for natural, _ in pairs])
@@ -66,11 +66,11 @@ def _costs(trials: Mapping[Trial, dict],  # finished trials and their metrics, a
 
 # %% ../nbs/08c_cost.ipynb #68610fbc
 def _cost_slope(trials: Mapping[Trial, dict],  # as in `_costs`
-               eps: float,  # radius
-               *,
-               width: float = 1.,  # of the network
-               largest: int = 15_000,  # sizes above it are left out
-               ) -> Difference | None:  # points per doubling; None with fewer than two seeds that have all sizes
+                eps: float,  # radius
+                *,
+                width: float = 1.,  # of the network
+                largest: int = 15_000,  # sizes above it are left out
+                ) -> Difference | None:  # points per doubling; None with fewer than two seeds that have all sizes
     "How the cost changes when the training set is doubled."
     sizes = sorted({t.n for t in trials if (t.width, t.eps, t.method) == (width, eps, "at") and t.n <= largest})
     by_size = {n: _paired(trials, n, width, eps) for n in sizes}
@@ -81,10 +81,10 @@ def _cost_slope(trials: Mapping[Trial, dict],  # as in `_costs`
 
 
 def _left_over(costs: Sequence[_Cost],  # of `_costs`
-              eps: float,  # radius
-              *,
-              margin: float = .3,  # points that do not matter
-              ) -> str:  # "gone", "left", "undecided" or "not run"
+               eps: float,  # radius
+               *,
+               margin: float = .3,  # points that do not matter
+               ) -> str:  # "gone", "left", "undecided" or "not run"
     "What is left of the cost at the largest size and width that were run together."
     mine = [c for c in costs if c.eps == eps]
     if not mine: return "not run"
@@ -93,12 +93,12 @@ def _left_over(costs: Sequence[_Cost],  # of `_costs`
 
 # %% ../nbs/08c_cost.ipynb #7f6cb0df
 def _predicted_cost(trials: Mapping[Trial, dict],  # as in `_costs`
-                   eps: float,  # radius
-                   n: int,  # size to predict
-                   *,
-                   width: float = 1.,  # of the network
-                   largest: int = 15_000,  # sizes above it are not fitted
-                   ) -> float:  # points; nan with fewer than three sizes, or an accuracy of 100
+                    eps: float,  # radius
+                    n: int,  # size to predict
+                    *,
+                    width: float = 1.,  # of the network
+                    largest: int = 15_000,  # sizes above it are not fitted
+                    ) -> float:  # points; nan with fewer than three sizes, or an accuracy of 100
     "The cost at another size, from power laws of both errors."
     sizes = sorted({c.n for c in _costs(trials) if (c.eps, c.width) == (eps, width) and c.n <= largest})
     if len(sizes) < 3: return float("nan")

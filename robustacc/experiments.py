@@ -8,14 +8,14 @@ __all__ = ['Trial', 'published_trials', 'trials_command']
 # %% ../nbs/08b_experiments.ipynb #68686c63
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from .attacks import PGD, Threat
-from .arguments import check_count, check_number, check_path
+from .arguments import check_count, check_kind, check_number, check_path
 from .checks import check_choice
 from .commands import Command, fraction
 from .data import Data, load
@@ -54,16 +54,9 @@ class Trial:
         for name, least in (("n", _BATCH), ("steps", 1), ("seed", 0)): check_count(name, getattr(self, name), least)
         if self.kept == "clean" and self.noise == 1: raise ValueError("noise 1 with kept 'clean': it must be below 1, no example would be left")
 
-    @staticmethod
-    def checked(trials: object,  # what was given
-                ) -> "Mapping[Trial, dict]":  # the same
-        "Finished trials and their metrics; `ValueError` for anything else."
-        if isinstance(trials, Mapping) and all(isinstance(trial, Trial) and isinstance(metrics, Mapping) for trial, metrics in trials.items()): return trials
-        raise ValueError(f"trials {type(trials).__name__}: it must be trials and their metrics, as `published_trials` gives them")
-
 # %% ../nbs/08b_experiments.ipynb #45c7917b
 def _trial_name(trial: Trial,  # any
-               ) -> str:  # "at-eps.1-n500-w1-seed0"
+                ) -> str:  # "at-eps.1-n500-w1-seed0"
     "The file name of a trial's record, without its suffix."
     parts = [trial.method, f"eps{number_text(trial.eps)}", f"n{trial.n}", f"w{number_text(trial.width)}"]
     if trial.noise: parts.append(f"noise{number_text(trial.noise)}{'' if trial.kept == 'all' else '-clean'}")
@@ -82,8 +75,8 @@ def _noisy(labels: np.ndarray, n_classes: int, share: float, seed: int) -> tuple
 
 
 def _trial_data(trial: Trial,  # says which examples and labels
-               data: Data,  # the whole data set
-               ) -> Data:  # its training split as the trial sees it; the test split as it is
+                data: Data,  # the whole data set
+                ) -> Data:  # its training split as the trial sees it; the test split as it is
     "The data of a trial; `ValueError` if the data set is too small."
     train = data.train.take(trial.n)
     labels, chosen = _noisy(train.labels, data.n_classes, trial.noise, trial.seed)
@@ -92,8 +85,8 @@ def _trial_data(trial: Trial,  # says which examples and labels
 
 # %% ../nbs/08b_experiments.ipynb #148c0e34
 def _trial_recipe(trial: Trial,  # any
-                 n: int,  # images that it really trains on
-                 ) -> Recipe:  # of about `trial.steps` steps
+                  n: int,  # images that it really trains on
+                  ) -> Recipe:  # of about `trial.steps` steps
     "How a trial is trained."
     epochs = max(1, round(trial.steps / math.ceil(n / _BATCH)))
     return Recipe(epochs, 1e-3, tuple(sorted({round(epochs / 2), round(3 * epochs / 4)} - {0, epochs})), optimiser="adam", reduction="mean", batch_size=_BATCH,
@@ -131,19 +124,19 @@ def _outcome(model, split, eps: float) -> dict[str, float]:
 
 # %% ../nbs/08b_experiments.ipynb #e08520d2
 def _trial_path(trial: Trial,  # any
-               runs: str | Path,  # folder of runs
-               ) -> Path:
+                runs: str | Path,  # folder of runs
+                ) -> Path:
     "Where the record of a trial lies."
     return results_folder(runs) / "trials" / trial.dataset / f"{_trial_name(trial)}.json"
 
 
 def _run_trial(trial: Trial,  # what to train
-              *,
-              runs: str | Path = "_runs",  # folder of runs
-              data: Data | None = None,  # the whole data set, if it is loaded already
-              notebook: str = "08b_experiments.ipynb",  # named in the record
-              progress: bool = False,  # show a bar
-              ) -> dict:  # the record
+               *,
+               runs: str | Path = "_runs",  # folder of runs
+               data: Data | None = None,  # the whole data set, if it is loaded already
+               notebook: str = "08b_experiments.ipynb",  # named in the record
+               progress: bool = False,  # show a bar
+               ) -> dict:  # the record
     "Train and measure a trial, or return its record if it is finished; `LockedError` if another process is at it."
     import torch
     path, settings = _trial_path(trial, runs), asdict(trial)
@@ -166,11 +159,11 @@ def _run_trial(trial: Trial,  # what to train
 
 # %% ../nbs/08b_experiments.ipynb #8632326a
 def _run_trials(trials: Iterable[Trial],  # in the order in which they are wanted
-               *,
-               runs: str | Path = "_runs",  # folder of runs
-               minutes: float = math.inf,  # after which no further trial is begun
-               notebook: str = "08b_experiments.ipynb",  # named in the records
-               ) -> tuple[int, int]:  # how many are finished, how many are not
+                *,
+                runs: str | Path = "_runs",  # folder of runs
+                minutes: float = math.inf,  # after which no further trial is begun
+                notebook: str = "08b_experiments.ipynb",  # named in the records
+                ) -> tuple[int, int]:  # how many are finished, how many are not
     "Run trials one after the other; a line for each that was run."
     begun, loaded, done, trials = time.monotonic(), {}, 0, list(trials)
     for trial in trials:
@@ -186,21 +179,21 @@ def _run_trials(trials: Iterable[Trial],  # in the order in which they are wante
 
 
 def _trial_records(trials: Iterable[Trial],  # of an experiment
-                  *,
-                  runs: str | Path = "_runs",  # folder of runs
-                  ) -> dict[Trial, dict]:  # those that are finished
+                   *,
+                   runs: str | Path = "_runs",  # folder of runs
+                   ) -> dict[Trial, dict]:  # those that are finished
     "The records of the trials of an experiment."
     found = {trial: finished(_trial_path(trial, runs), asdict(trial)) for trial in trials}
     return {trial: record for trial, record in found.items() if record is not None}
 
 # %% ../nbs/08b_experiments.ipynb #778540de
 def _gather(kind: str,  # of the experiment: "cost" or "label_noise"
-           dataset: str,  # its name
-           trials: Sequence[Trial],  # as planned
-           *,
-           runs: str | Path = "_runs",  # folder of runs
-           notebook: str = "08b_experiments.ipynb",  # named in the record
-           ) -> dict | None:  # the record; None where no trial is finished
+            dataset: str,  # its name
+            trials: Sequence[Trial],  # as planned
+            *,
+            runs: str | Path = "_runs",  # folder of runs
+            notebook: str = "08b_experiments.ipynb",  # named in the record
+            ) -> dict | None:  # the record; None where no trial is finished
     "Write the record of an experiment from those of its trials; an earlier one, with fewer trials, is replaced."
     path = results_folder(runs) / kind / f"{dataset}.json"
     while True:
@@ -224,9 +217,15 @@ def published_trials(kind: str,  # of the experiment
                      *,
                      folders: Sequence[str | Path] = ("_runs", "results"),  # where to look, as in `find_records`
                      ) -> dict[Trial, dict]:  # trial -> metrics
-    "The trials of an experiment's record; empty where there is none."
+    "The trials of an experiment's record, empty where there is none; `ValueError` for a record of something else."
     records = find_records(dataset, kind=kind, folders=folders)
-    return {Trial(**t["settings"]): t["metrics"] for t in records[0]["metrics"]["trials"]} if records else {}
+    if not records: return {}
+    where = f"record {records[0]['file']}"
+    try: found = {Trial(**trial["settings"]): trial["metrics"] for trial in records[0]["metrics"]["trials"]}
+    except (KeyError, TypeError) as error: raise ValueError(f"{where}: it must hold trials and their metrics ({error!r})") from error
+    except ValueError as error: raise ValueError(f"{where}: {error}") from error
+    for trial, metrics in found.items(): check_kind(f"{where}: metrics of {_trial_name(trial)}", metrics, dict)
+    return found
 
 # %% ../nbs/08b_experiments.ipynb #3e5ede09
 def trials_command(kind: str,  # of the experiment, and name of its module

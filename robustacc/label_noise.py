@@ -22,7 +22,7 @@ _SIZE, _STEPS, _RADIUS = {"digits": 1437, "mnist": 5000, "cifar10": 5000}, {"dig
 
 
 def _noise_trials(dataset: str,  # "digits", "mnist" or "cifar10"
-                 ) -> list[Trial]:  # seed by seed
+                  ) -> list[Trial]:  # seed by seed
     "The trials of the experiment, in the order in which they are wanted."
     if dataset not in _SIZE: raise unknown_name("dataset", dataset, list(_SIZE))
     arms = [(share, kept) for share in _SHARES for kept in ("all", "clean") if kept == "all" or 0 < share < 1]
@@ -36,22 +36,22 @@ def _by_seed(trials: Mapping[Trial, dict], method: str, share: float, kept: str,
 
 
 def _harm(trials: Mapping[Trial, dict],  # finished trials and their metrics, as `published_trials` gives them
-         method: str,  # "natural", "at" or "trades"
-         share: float,  # of labels drawn anew
-         *,
-         column: str = "acc",  # "acc", or "adv_acc" under PGD-10
-         ) -> Difference | None:  # points, clean rest minus all; None with fewer than two seeds
+          method: str,  # "natural", "at" or "trades"
+          share: float,  # of labels drawn anew
+          *,
+          column: str = "acc",  # "acc", or "adv_acc" under PGD-10
+          ) -> Difference | None:  # points, clean rest minus all; None with fewer than two seeds
     "What wrong labels cost beyond having fewer right ones, Equation (1)."
-    Trial.checked(trials), check_choice("method", method, _METHODS), check_number("share", share, 0, 1), check_choice("column", column, ("acc", "adv_acc"))
+    check_choice("method", method, _METHODS), check_number("share", share, 0, 1), check_choice("column", column, ("acc", "adv_acc"))
     noisy, clean = (_by_seed(trials, method, share, kept, "test", column) for kept in ("all", "clean"))
     seeds = sorted(noisy.keys() & clean.keys())
     return paired_difference([noisy[k] for k in seeds], [clean[k] for k in seeds]) if len(seeds) > 1 else None
 
 # %% ../nbs/08d_label_noise.ipynb #c388977c
 def _extra_harm(trials: Mapping[Trial, dict],  # as in `_harm`
-               *,
-               share: float = .4,  # of labels drawn anew
-               ) -> Difference | None:  # points, AT's harm minus natural training's; None with fewer than two seeds
+                *,
+                share: float = .4,  # of labels drawn anew
+                ) -> Difference | None:  # points, AT's harm minus natural training's; None with fewer than two seeds
     "Whether wrong labels hurt AT more than natural training."
     arms = [[_by_seed(trials, method, share, kept, "test", "acc") for kept in ("clean", "all")] for method in ("natural", "at")]
     seeds = sorted(set.intersection(*(set(arm) for pair in arms for arm in pair)))
@@ -60,9 +60,9 @@ def _extra_harm(trials: Mapping[Trial, dict],  # as in `_harm`
 
 
 def _robust_fit(trials: Mapping[Trial, dict],  # as in `_harm`
-               *,
-               method: str = "at",  # "natural", "at" or "trades"
-               ) -> str:  # "fits them robustly", "does not", "in part" or "not run"
+                *,
+                method: str = "at",  # "natural", "at" or "trades"
+                ) -> str:  # "fits them robustly", "does not", "in part" or "not run"
     "Whether random labels were fitted robustly on the training images."
     values = list(_by_seed(trials, method, 1., "all", "train", "adv_acc").values())
     if len(values) < len(_SEEDS): return "not run"

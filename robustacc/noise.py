@@ -32,7 +32,7 @@ def _words(stream) -> Iterator[int | Tensor]:
         if not isinstance(word, str | numbers.Integral | Tensor) or isinstance(word, Tensor) and (word.is_floating_point() or word.is_complex()): raise ValueError(f"stream {stream!r}: it must be a whole number, or a path of numbers, names and tensors")
         yield (zlib.crc32(word.encode()) if isinstance(word, str) else word if isinstance(word, Tensor) else int(word)) & _MASK
 
-
+# %% ../nbs/00e_noise.ipynb #5df9ece7
 def _check_seed(seed: object) -> None:
     "`ValueError` for a seed that is no whole number of 64 bits."
     if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or not -2**63 <= int(seed) < 2**64:

@@ -367,7 +367,7 @@ def _with_pattern(data: LabelledSet, pattern: str | None) -> LabelledSet:
         groups.append(match[1] or "")
     return replace(data, groups=np.array(groups))
 
-
+# %% ../nbs/02c_readers.ipynb #6e617a18
 def read_set(
     path: str | Path,  # .npy, .npz, .csv, .tsv, .parquet, .arrow or .tar file, or a folder of classes, parts, Parquet, Arrow or shards
     *,

@@ -35,8 +35,13 @@ def _numbers(column: str, values: Iterable[float], name: str) -> list[float]:
     "Values of a column as numbers; `ValueError` for what is none, or out of range."
     check_choice("column", column, list(_MARGINS))
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable) or getattr(values, "ndim", 1) != 1: raise ValueError(f"{name} {values!r}: it must be a list of numbers")
-    try: return [value for given in values if not math.isnan(_scaled(column, value := check_number(name, given)))]
-    except ValueError as error: raise ValueError(f"{name}: {error}") from None
+    found = []
+    for given in values:
+        value = check_number(name, given)
+        try: _scaled(column, value)
+        except ValueError as error: raise ValueError(f"{name}: {error}") from error
+        found.append(value)
+    return found
 
 
 def _slope(column: str, value: float) -> float:
@@ -57,8 +62,8 @@ class _Spread:
 
 
 def pooled_spread(column: str,  # a key of `_MARGINS`
-                   rows: Iterable[Sequence[float]],  # per row the values of its seeds: percent, or Lipschitz constants
-                   ) -> _Spread:
+                  rows: Iterable[Sequence[float]],  # per row the values of its seeds: percent, or Lipschitz constants
+                  ) -> _Spread:
     "The spread of one run, pooled over rows of the same profile, network and column; `ValueError` for a value out of range."
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable) or getattr(rows, "ndim", 2) != 2: raise ValueError(f"rows {rows!r}: it must be a list of rows")
     scaled = [[_scaled(column, v) for v in values] for row in rows if len(values := _numbers(column, row, "rows")) > 1]

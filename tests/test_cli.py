@@ -62,6 +62,16 @@ def test_modules_of_ones_own_lie_where_the_command_is_started(tmp_path, monkeypa
     assert "called with (1, 28, 28), 10" in capsys.readouterr().err
 
 
+def test_a_file_where_the_command_is_started_hides_no_installed_module(tmp_path):
+    "Like a console script, the command below lies in another folder than the one where it is started."
+    script, here = tmp_path / "bin/command.py", tmp_path / "work"
+    for folder in (script.parent, here): folder.mkdir()
+    script.write_text("from robustacc.cli import main\nmain()")
+    for name in ("random", "statistics", "torch", "numpy"): (here / f"{name}.py").write_text(f"raise ImportError('{name} is hidden')")
+    done = subprocess.run([sys.executable, script, "train", "--help"], cwd=here, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("usage: robustacc train "), done.stderr
+
+
 def test_site_is_offered_in_a_checkout_only(monkeypatch, capsys):
     monkeypatch.setattr(cli, "checkout", lambda: None)
     assert "site" in COMMANDS and run("site") == 2 and "unknown command 'site'" in capsys.readouterr().err
