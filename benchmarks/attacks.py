@@ -129,6 +129,8 @@ def original_autoattack(model, x, y, eps, *, steps, queries) -> np.ndarray:
     with torch.no_grad(): classes = model(x[:1]).shape[1]
     ensemble = AutoAttack(model, eps=eps, norm="Linf", version="standard", seed=0)
     for attack in (ensemble.apgd, ensemble.apgd_targeted, ensemble.fab): attack.n_iter = steps
+    for attack in (ensemble.apgd, ensemble.apgd_targeted):                         # its checkpoints, which it works out from the steps when it is made
+        attack.n_iter_2, attack.n_iter_min, attack.size_decr = (max(int(share * steps), 1) for share in (.22, .06, .03))
     ensemble.square.n_queries = queries
     for attack in (ensemble.apgd_targeted, ensemble.fab): attack.n_target_classes = classes - 1
     return peer_pgd(lambda model, images, labels, *_: ensemble.run_standard_evaluation(images, labels, batch_size=BATCH)[0], model, x, y, eps)
