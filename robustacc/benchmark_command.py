@@ -101,7 +101,7 @@ def _read_model(text: str,  # a file, the record of a run, or module:name
     if path.suffix == ".json" and path.is_file(): return load_trained(path).to(device)
     if path.is_file(): return _from_file(path, device)
     if re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", text): return _from_module(text)
-    raise FileNotFoundError(f"{text}: it must be a TorchScript file, an exported program, the record of a run, or module:name")
+    raise FileNotFoundError(f"{text}: {'a folder' if path.is_dir() else 'no such file'}; it must be a TorchScript file, an exported program, the record of a run, or module:name")
 
 # %% ../nbs/04i_benchmark_command.ipynb #c36ca17c
 def _data(options: Namespace) -> tuple[np.ndarray, np.ndarray, float]:
@@ -116,6 +116,8 @@ def _data(options: Namespace) -> tuple[np.ndarray, np.ndarray, float]:
         if len(labels) > 1: raise ValueError(f"data {' '.join(options.data)}: it must be one file or folder, or a file of images and one of labels")
         read, eps = read_set(name, labels=labels[0] if labels else None, size=options.size, channels=options.channels), 8 / 255
         whole = all(re.fullmatch(r"-?\d+", text) for text in read.classes)
+        if read.images.ndim == 2 and read.images.dtype.kind == "f" and len(out := np.argwhere((read.images < 0) | (read.images > 1))):
+            raise ValueError(f"{name}: row {out[0][0] + 1} has {read.images[tuple(out[0])]:g}: numbers of a table must lie in [0, 1], as the model of an attack takes them")
         images, classes = read.images, np.array([int(text) for text in read.classes])[read.labels] if whole else read.labels
     n = len(images) if options.examples is None else check_count("examples", options.examples, 1, len(images))
     return images[:n], classes[:n], eps if options.eps is None else options.eps

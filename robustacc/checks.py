@@ -274,7 +274,7 @@ def check_output(logits: Tensor,  # (n, C) what a model returned, as `logits_of`
                  index: Tensor | None = None,  # (n,) the examples' places in their data set; None: 0 to n - 1
                  ) -> Tensor:  # the logits as they are
     "`ValueError` for logits of a wrong shape or type, or that are not finite, with the example."
-    if logits.dim() != 2 or len(logits) != n: raise ValueError(f"the model returned shape {tuple(logits.shape)} for {n} images: it must be (n, classes)")
+    if logits.dim() != 2 or len(logits) != n: raise ValueError(f"the model returned shape {tuple(logits.shape)} for {n} images: it must be (n, classes), for any number n")
     if not logits.is_floating_point(): raise ValueError(f"the model returned {logits.dtype}: logits must be floating point numbers")
     if not logits.isfinite().all():
         row = (~logits.isfinite()).any(1).nonzero()[0]

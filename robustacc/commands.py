@@ -116,7 +116,7 @@ class Command:
             with redirect_stdout(sys.stderr) if for_programs else nullcontext(): result = self.work(options)
             if for_programs: print(json.dumps(as_json(result), indent=1, allow_nan=False))
         except KeyboardInterrupt as stop: _end(str(stop) or "stopped", 130)
-        except errors as error: _end(f"error: {error or type(error).__name__}", 2)
+        except errors as error: _end(f"error: {_said(error)}", 2)
 
     def __call__(self,
                  arguments: Sequence[str] | None = None,  # the command line; None: that of this process
@@ -128,6 +128,13 @@ class Command:
 def _help(prog: str) -> RawDescriptionHelpFormatter:
     "Help with examples in lines of their own, and room for the names of options."
     return RawDescriptionHelpFormatter(prog, max_help_position=28)
+
+
+def _said(error: BaseException) -> str:
+    "An error in a line; a file that cannot be opened is named before the reason."
+    if isinstance(error, FileNotFoundError) and error.filename is not None: return f"{error.filename}: no such file or folder"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror: return f"{error.filename}: {error.strerror[0].lower()}{error.strerror[1:]}"
+    return str(error) or type(error).__name__
 
 
 def _end(said: str, status: int) -> None:

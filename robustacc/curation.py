@@ -205,7 +205,7 @@ def _least(plan: Mapping) -> str:
 _MEANING = {"inf": "no value differs by more than", "2": "an l2 distance of at most", "embedding": "a distance of features of at most"}
 
 
-def _findings(report: Mapping) -> list[str]:
+def _findings(report: Mapping, table: bool) -> list[str]:
     "What was found, as sentences."
     total, close = report["totals"], " or ".join(f"{_MEANING[space]} {radius:.4g}" for space, radius in report["radii"].items())
     found = [f"{report['n']:,} images of {len(report['classes'])} classes. Close means {close}.",
@@ -222,7 +222,8 @@ def _findings(report: Mapping) -> list[str]:
         beside = f" (shuffled labels: {100 * last['shuffled'] / report['n']:.3g}%)" if last.get("shuffled") is not None else ""
         found.append(f"At eps = {last['eps']:.4g} every classifier errs robustly on at least {100 * last['randomised'] / report['n']:.3g}% of these images{beside}."
                      if last["exact"] else f"At eps = {last['eps']:.4g} the optimal robust loss was not settled; it is at most {100 * last['share']:.3g}%.")
-    return [*found, *(f"Note: {note}." for note in report["notes"]), *_LIMITS]
+    if table: found = [text.replace("image", "row") for text in found]
+    return [*found, *(f"Note: {note}." for note in report["notes"]), *_LIMITS[:1 if table else 2]]
 
 # %% ../nbs/02d_curation.ipynb #71f48257
 def _columns(data: LabelledSet) -> list[tuple[str, Any]]:
@@ -305,4 +306,4 @@ def curate(
         "relabel": relabel, "parts": _across(data.parts, close, codes, same, seconds), "groups": _across(data.groups, close, codes, same, seconds),
         "optimum": _optimum(data, close, order["inf"], draws, seconds) if "inf" in order else [],
         "pairs": _listed(data, close, same, relabel, listed), "nearest": _nearest(data, base, order, embedding, review, search), "sha256": base["sha256"]}
-    return Curation({**report, "findings": _findings(report)}, close.first, close.second, close.distance)
+    return Curation({**report, "findings": _findings(report, data.images.ndim == 2)}, close.first, close.second, close.distance)

@@ -12,7 +12,7 @@ import numbers
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from .attacks import PGD, Threat, ascend, check_threat, start_point
 from .losses import cross_entropy
 from .checks import check_choice
 from .evaluation import check_inputs, correct, pixel_batches, robust
-from .guard import find_modules, frozen, input_gradient, mode_dependent
+from .guard import find_modules, fixed_in_training, frozen, input_gradient, mode_dependent
 from .lipschitz import top_two_margin
 from .random_search import Square
 
@@ -132,12 +132,18 @@ def _undisturbed(model: Callable,  # any map from images to logits
                 for buffer, value in kept: buffer.copy_(value)
 
 # %% ../nbs/03c_masking.ipynb #f6f414bb
+_GRAPH = "its graph has dropout or batch statistics fixed in train mode: call model.eval() on the network that it was made from, and export or trace it again"
+
+
 def _state_findings(model: Callable, limits: Mapping[str, float]) -> list[_Finding]:
     "How many modules are in train mode, and how many batch-norm layers have no statistics."
     modules = find_modules(model)
     norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     empty = [m for m in norms if m.running_mean is None or (m.num_batches_tracked is not None and m.num_batches_tracked == 0)]
-    return [_finding("train mode", sum(getattr(m, "training", False) and mode_dependent(m) for m in modules), limits), _finding("batch-norm statistics", len(empty), limits)]
+    moded, graph = sum(getattr(m, "training", False) and mode_dependent(m) for m in modules), fixed_in_training(model)
+    found = _finding("train mode", moded + graph, limits)
+    if graph and found.warning: found = replace(found, warning=_GRAPH if not moded else f"{found.warning}; {_GRAPH}")
+    return [found, _finding("batch-norm statistics", len(empty), limits)]
 
 # %% ../nbs/03c_masking.ipynb #d869eea6
 _SATURATION = 87.  # margin in logits beyond which float32 rounds the other classes' probabilities to zero

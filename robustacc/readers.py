@@ -83,14 +83,14 @@ def _check_set(data: "LabelledSet") -> None:
     for name, value in found.items(): object.__setattr__(data, name, value)
 
 # %% ../nbs/02c_readers.ipynb #f6d00039
-def _coded(values, where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+def _coded(values, where: str, what: str = "image {0}") -> tuple[np.ndarray, tuple[str, ...]]:
     "Labels as positions in their sorted values, and the values as words."
     values = np.asarray(values)
     if values.ndim == 2 and values.shape[1] == 1: values = values[:, 0]
     if values.ndim != 1: raise ValueError(f"{where}: labels of shape {values.shape}: there must be one label for each image")
     if values.dtype.kind == "S": values = np.char.decode(values)
     empty = [i for i, v in enumerate(values.tolist()) if v is None or v != v or (isinstance(v, str) and not v.strip())]
-    if empty: raise ValueError(f"{where}: image {empty[0]} has no label ({len(empty)} have none): every image must have one")
+    if empty: raise ValueError(f"{where}: {what.format(empty[0], empty[0] + 1)} has no label ({len(empty)} have none): every {what.split()[0]} must have one")
     if values.dtype.kind == "f" and (values == np.rint(values)).all(): values = values.astype(np.int64)
     if values.dtype.kind == "O" and all(isinstance(v, str) for v in values): values = values.astype(str)
     if values.dtype.kind == "U" and all(re.fullmatch(r"-?\d{1,18}", v) for v in values.tolist()): values = values.astype(np.int64)
@@ -218,15 +218,23 @@ def _counted(notes: Mapping[str, int]) -> tuple[str, ...]:
     return tuple(f"{n} picture(s): {note}" for note, n in notes.items())
 
 # %% ../nbs/02c_readers.ipynb #0ab89b32
+def _numbers(cells: Sequence, where: str, name: str) -> np.ndarray:
+    "A column of finite numbers (n,); `ValueError` names the first row, counted from 1, that has none."
+    values = [v.as_py() if hasattr(v, "as_py") else v for v in cells]
+    def number(value) -> float:
+        try: return float(value)
+        except (TypeError, ValueError): return np.nan
+    found = np.array([number(v) for v in values])
+    wrong = np.flatnonzero(~np.isfinite(found))
+    if not len(wrong): return found
+    if len(wrong) == len(values) > 1: raise ValueError(f"{where}: column {name} must hold numbers only, or be named as the image, label, group or part (row 1 has {values[0]!r})")
+    raise ValueError(f"{where}: row {wrong[0] + 1}, column {name} has {values[wrong[0]]!r}: it must be a finite number ({len(wrong)} of {len(values)} rows have none)")
+
+
 def _table(columns: Mapping[str, Sequence], left: Sequence[str], where: str) -> np.ndarray:
     "Columns of numbers as a table (n, d)."
     if not left: raise ValueError(f"{where}: there must be a column of pictures, or columns of numbers")
-    found = []
-    for name in left:
-        try: found.append(np.array([v.as_py() if hasattr(v, "as_py") else v for v in columns[name]], np.float64))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{where}: column {name} must hold numbers only, or be named as the image, label, group or part ({error})") from error
-    return check_images(np.stack(found, 1), name=where, pixels=False)
+    return np.stack([_numbers(columns[name], where, name) for name in left], 1)
 
 # %% ../nbs/02c_readers.ipynb #c4673e37
 def _from_rows(columns: Mapping[str, Sequence], where: str, base: Path, given: Mapping[str, str], options: Mapping, *, names: Sequence[str] | None = None,
@@ -239,7 +247,7 @@ def _from_rows(columns: Mapping[str, Sequence], where: str, base: Path, given: M
     for role in plain.keys() & {"group", "part"}:
         empty = [i for i, v in enumerate(plain[role].tolist()) if v is None or v != v or v == ""]
         if empty: raise ValueError(f"{where}: row {empty[0] + 1} has no {role} ({len(empty)} have none): every row must have one")
-    codes, classes = _coded(plain["label"], where)
+    codes, classes = _coded(plain["label"], where, "row {1}")
     if names is not None and all(re.fullmatch(r"\d+", c) and int(c) < len(names) for c in classes):
         codes, classes = np.array([int(c) for c in classes])[codes], tuple(names)
     files: tuple[str, ...] | None = None

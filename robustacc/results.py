@@ -19,6 +19,7 @@ from .arguments import check_kind, check_path
 from .checks import check_choice
 from .commands import Command, whole
 from .data import DATASETS
+from .files import checkout, results_folder
 from .paper import ORDER, ROW_TABLES, label_order, published_label, separation_row, table
 from .records import find_records
 from .recipes import PROFILES
@@ -183,6 +184,14 @@ def _text(value: object) -> str:
     return f"{value:.2f}" if isinstance(value, float) else "-" if value in (None, "") else str(value)
 
 
+def _nothing(folders: Sequence[Path]) -> str:
+    "Where records of ours were looked for, and where the published ones are."
+    looked = [f"{folder}{'' if folder.is_dir() else ' (no such folder)'}" for folder in dict.fromkeys(map(results_folder, folders))]
+    root = checkout()
+    where = f"in {root / 'results'}" if root else "in the folder results of a checkout (git clone https://github.com/robustacc/robustacc)"
+    return f"no record of these rows in {' or '.join(looked)}" + ("" if root and root / "results" in map(results_folder, folders) else f"; published records lie {where}: start the command there, or name it with --results")
+
+
 def _show(options: Namespace) -> dict:
     "The command: print our rows beside the paper's."
     if options.table is None and options.dataset is None: raise ValueError("--table NUMBER or --dataset NAME: one of them must be given")
@@ -194,7 +203,7 @@ def _show(options: Namespace) -> dict:
         found = find_records(options.dataset, folders=folders)
         if not found: check_choice("dataset", options.dataset, list(DATASETS))  # one of your own has records, or there is nothing to show
         rows = results_table(found, attack=options.attack or "pgd")
-    if not any(row["whose"].startswith("ours") for row in rows): print(f"none of these rows was run: no record in {options.runs} or {options.results}", file=sys.stderr)
+    if not any(row["whose"].startswith("ours") for row in rows): print(_nothing(folders), file=sys.stderr)
     cells = [list(rows[0]), *([_text(value) for value in row.values()] for row in rows)] if rows else []
     widths = [max(map(len, column)) for column in zip(*cells)]
     for line in cells: print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())

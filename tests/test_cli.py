@@ -1,10 +1,14 @@
 """The command `robustacc`: light until something is asked of it, one way to end, JSON for programs, and a row of the paper by its name."""
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from robustacc import cli
 from robustacc.files import checkout
@@ -149,3 +153,126 @@ def test_a_file_that_could_run_something_is_refused(tmp_path, monkeypatch, capsy
     (tmp_path / "own_model.py").write_text("import torch\nmodel = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))\n")
     assert run("benchmark", "own_model:none", "--data", "digits", "--examples", "5") == 2 and "running the module own_model" in capsys.readouterr().err
     assert not (tmp_path / "made").exists()
+
+
+# What a newcomer meets
+
+class Net(torch.nn.Module):
+    "Batch normalisation and dropout: what depends on the mode."
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.BatchNorm2d(1), torch.nn.Flatten(), torch.nn.Dropout(.5), torch.nn.Linear(16, 3))
+
+    def forward(self, x): return self.layers(x)
+
+
+class Four(Net):
+    "Its code names the number of images."
+    def forward(self, x): return self.layers[3](x.view(4, -1))
+
+
+@pytest.fixture
+def newcomer(tmp_path, monkeypatch):
+    "In an empty folder: a network that has seen data, 12 images and its own answers as labels, also in files."
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    net, images = Net(), torch.rand(12, 1, 4, 4)
+    for _ in range(20): net(images)
+    np.save("images.npy", images.numpy())
+    np.save("labels.npy", net.eval()(images).argmax(1).numpy())
+    return net, images
+
+
+DATA = ("--data", "images.npy", "labels.npy", "--eps", ".01", "--masking", "12", "--no-lipschitz", "--examples", "5")
+REMADE = "call .eval() on every network behind it and export or trace it again, since its graph is fixed in train mode"
+
+
+def export(net, images, **options): torch.export.save(torch.export.export(net, (images,), **options), "model.pt2")
+
+
+def test_a_network_exported_by_the_lines_of_the_readme_is_benchmarked_by_its_command(root, newcomer, capsys):
+    model, images = newcomer
+    lines, = [block for block in re.findall(r"^``` python\n(.*?)^```", (root / "README.md").read_text(), flags=re.M | re.S) if "torch.export" in block]
+    assert len(lines.strip().splitlines()) == 2
+    exec(lines, {"torch": torch, "model": model.train(), "images": images})                    # eval() is the lines' own business
+    line, = re.findall(r"^robustacc (benchmark model.pt2 .*)$", (root / "README.md").read_text(), flags=re.M)
+    assert run(*line.split(), "--no-lipschitz", "--masking", "12", "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["clean"]["value"] == 1
+    found = {f["name"]: (f["value"], f["warning"]) for f in said["masking"]["findings"]}
+    assert (found["train mode"], found["random outputs"], found["batch dependence"][1]) == ((0, None), (0, None), None)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("mode", [False, True], ids=["eval", "train"])
+@pytest.mark.parametrize("way", ["exported", "traced", "scripted"])
+def test_a_graph_made_in_train_mode_is_refused_and_no_other(newcomer, capsys, way, mode):
+    "Scripted code asks the mode, and is put into eval mode."
+    net, images = newcomer
+    net.train(mode)
+    if way == "exported": export(net, images, dynamic_shapes=({0: torch.export.Dim("n")},))
+    elif way == "traced": torch.jit.trace(net, images, check_trace=False).save("model.pt2")
+    else: torch.jit.script(net).save("model.pt2")
+    refused = mode and way != "scripted"
+    assert run("benchmark", "model.pt2", *DATA, "--json") == (2 if refused else 0)
+    said = capsys.readouterr()
+    if refused: assert REMADE in said.err and len(said.err.splitlines()) == 1 and not said.out
+    else:
+        found = {f["name"]: f["warning"] for f in json.loads(said.out)["masking"]["findings"]}
+        assert found["train mode"] is None and json.loads(said.out)["clean"]["value"] == 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("way,n,how", [("exported", 4, 'export it for any number of images, with dynamic_shapes=({0: torch.export.Dim("n")},)'), ("exported", 12, "export it for any number of images"),
+                                       ("bounded", 4, "export it for any number of images"), ("traced", 4, "write x.flatten(1) and make the file again")])
+def test_a_network_for_one_number_of_images_is_refused_in_one_line(newcomer, capsys, way, n, how):
+    net, images = newcomer
+    if way == "traced": torch.jit.trace(Four().eval(), images[:4]).save("model.pt2")
+    else: export(net, images[:n], dynamic_shapes=({0: torch.export.Dim("n", min=1, max=8)},) if way == "bounded" else None)
+    assert run("benchmark", "model.pt2", *DATA) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: the model does not take images of shape (") and how in said and len(said.splitlines()) == 1, said
+
+
+@pytest.mark.parametrize("arguments,said", [
+    (["benchmark", "nope.pt2", "--data", "digits"], "nope.pt2: no such file; it must be"), (["benchmark", "nope.json", "--data", "digits"], "nope.json: no such file; it must be"),
+    (["benchmark", "model.pt2", "--data", "nope.npz"], "nope.npz: no such file or folder"), (["benchmark", "model.pt2", "--data", "images.npy", "nope.npy"], "nope.npy: no such file or folder"),
+    (["audit", "nope"], "nope: no such file or folder"), (["audit", "images.npy", "--labels-file", "nope.txt"], "nope.txt: no such file or folder"),
+    (["audit", "images.npy", "--labels-file", "labels.npy", "--groups-file", "nope.txt"], "nope.txt: no such file or folder"),
+    (["audit", "images.npy", "--labels-file", "labels.npy", "--test", "nope.npz"], "nope.npz: no such file or folder"),
+    (["audit", "images.npy", "--labels-file", "labels.npy", "--embedding", "nope.npy", "--radius-embedding", "1"], "nope.npy: no such file or folder"),
+    (["publish", "nope.json"], "nope.json: no such file or folder")])
+def test_a_file_that_is_not_there_is_said_to_be_missing(newcomer, capsys, arguments, said):
+    assert run(*arguments) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert said in line and "Errno" not in line, line
+
+
+def test_a_table_speaks_of_rows_and_columns(newcomer, capsys):
+    rows = [f"{.1 * i:.1f},{.2 + .05 * i},{i % 2}" for i in range(6)]
+    def table(*body): Path("wine.csv").write_text("\n".join(["acid,sugar,label", *body]))
+    for cell in ("", "nan", "high", "1e999"):
+        table(*rows[:2], f".3,{cell},1", *rows[3:])
+        for command in (["audit", "wine.csv", "--eps", ".01"], ["benchmark", "images.npy", "--data", "wine.csv"]):
+            assert run(*command) == 2
+            assert capsys.readouterr().err == f"error: wine.csv: row 3, column sugar has {cell!r}: it must be a finite number (1 of 6 rows have none)\n"
+    table(*rows[:2], ".3,.4,", *rows[3:])
+    assert run("audit", "wine.csv") == 2 and "wine.csv: row 3 has no label" in capsys.readouterr().err
+    table(*rows[:2], ".3,14,1", *rows[3:])
+    assert run("benchmark", "images.npy", "--data", "wine.csv") == 2 and "wine.csv: row 3 has 14: numbers of a table must lie in [0, 1]" in capsys.readouterr().err
+    table(*rows, rows[0])
+    assert run("audit", "wine.csv", "--eps", ".01", "--draws", "0") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("7 rows of 2 classes.") and "1 pair(s) of identical rows" in said and "image" not in said and "pixel" not in said
+
+
+def test_results_say_where_they_looked_and_where_published_ones_lie(tmp_path, monkeypatch, capsys):
+    from robustacc import results
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "_runs").mkdir()
+    here = f"no record of these rows in {tmp_path.resolve()}/_runs or {tmp_path.resolve()}/results (no such folder); published records lie in "
+    assert run("results", "--table", "2") == 0
+    assert capsys.readouterr().err == f"{here}{checkout() / 'results'}: start the command there, or name it with --results\n"
+    monkeypatch.setattr(results, "checkout", lambda: None)                              # an installed package
+    assert run("results", "--dataset", "digits") == 0
+    assert capsys.readouterr().err.startswith(f"{here}the folder results of a checkout (git clone ")

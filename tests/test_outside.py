@@ -68,7 +68,8 @@ def blocks(root, language):
 def test_every_python_block_of_the_readme_runs_in_order(outside, root, tmp_path):
     own, = [block for block in blocks(root, "python") if "own_methods.register" in block]
     (tmp_path / "my_module.py").write_text(own)
-    (tmp_path / "readme.py").write_text("\n".join("import my_module\n" if block == own else block for block in blocks(root, "python")))
+    mine = "import torch\nmodel, images = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)), torch.rand(4, 1, 28, 28)\n"  # a network and images of the reader's
+    (tmp_path / "readme.py").write_text(mine + "\n".join("import my_module\n" if block == own else block for block in blocks(root, "python")))
     done = outside("python", "readme.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     printed = re.search(r"accuracy [\d.]+, under PGD-10 at eps [\d.]+ [\d.]+, Lipschitz [\d.]+", done.stdout)
