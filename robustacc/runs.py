@@ -21,7 +21,7 @@ from .files import checkout
 from .paper import DROPOUT_TABLES, ROW_TABLES, published_label, table
 from .recipes import PRINTED_DROPOUT, PROFILES, RADIUS, Recipe, default_strengths, find_proof_recipe, find_recipe
 
-# %% ../nbs/00bb_runs.ipynb #8b2b1eb5
+# %% ../nbs/00bb_runs.ipynb #99493feb
 _SETTINGS = {"profile": (str,), "dataset": (str,), "arch": (str,), "method": (Mapping,), "dropout": (Real, type(None)), "eps": (Real,), "recipe": (Mapping,), "seed": (Integral,)}
 
 
@@ -43,7 +43,7 @@ def _check_settings(settings: Mapping,  # what was given
     for key in ("tools", "own"): check_kind(f"{name}.{key}", settings.get(key), Mapping, type(None))
     return settings
 
-# %% ../nbs/00bb_runs.ipynb #213f07ba
+# %% ../nbs/00bb_runs.ipynb #eb0fb2ad
 def _check_record(record, name: str) -> Mapping:
     "The record of a training run as it is; `ValueError` names what it lacks, or the value of a wrong type."
     _check_keys(name, record, {"settings": (Mapping,), "metrics": (Mapping,)}, "the record of a training run, as `find_records` gives it")
@@ -170,7 +170,7 @@ class RunName:
         *head, name = Path(path).parts or ("",)
         match = re.fullmatch(r"(?P<row>.+)-seed(?P<seed>\d+)\.json", name)
         for study, where in ((None, head[-3:]), (head[-1] if head else None, head[-4:-1])):
-            if match and len(where) == 3 and where[0] in PROFILES: return cls(*where, match["row"], int(match["seed"]), study)
+            if match and len(where) == 3 and where[0] in PROFILES: return cls(where[0], where[1], where[2], match["row"], int(match["seed"]), study)
         raise ValueError(f"{path}: it must end in <profile>/<dataset>/<network>/<row>-seed<number>.json, with a profile of {', '.join(PROFILES)}")
 
 # %% ../nbs/00bb_runs.ipynb #6e6f6610

@@ -54,7 +54,7 @@ BLOCKS = {  # what only other code of the package calls, with tensors or records
     "streaming": "Certificate", "strong_attacks": "PeerAutoAttack", "theory": "SignedDistance ClassDistance WeakFeatures", "train": "Plan keep_freed_memory save_outcomes"}
 EVERYTHING = [None, True, 0, -1, 1, 2, .5, math.nan, math.inf, -math.inf, 10**30, 10**400, 1e-300, "", "x", "3", "\uff11", "inf", b"x", [], [0], [[1]], (1, 2), {}, {"a": 1}, set(), object(), np.array(3),
               np.zeros((2, 2)), np.zeros((2, 3, 3), np.uint8), np.array(["a"]), torch.zeros(2), torch.zeros(2, requires_grad=True), np.float32(.3), np.int64(2), 1j, Path("/nonexistent"),
-              lambda x: x, slice(3), -0., "a\0b", iter([1]), np.array([None]), np.datetime64("2020-01-01"), range(3), int, torch.zeros(2, 3).half(), pd.Series(["a", "b"]), Fraction(1, 3)]
+              lambda x: x, slice(3), -0., "a\0b", iter([1]), np.array([None]), np.datetime64("2020-01-01"), range(3), int, torch.zeros(2, 3).half(), torch.zeros(2, device="meta"), pd.Series(["a", "b"]), Fraction(1, 3)]
 
 
 @dataclass(frozen=True)
@@ -79,13 +79,13 @@ def listed(f): return lambda v: f(np.asarray(v))
 TABLE = lambda a: pd.DataFrame(a.reshape(len(a), -1))  # noqa: E731
 NO_ARRAY = (None, 3, "x", b"x", {}, {"a": 1}, set(), object(), iter([1]), 1j, np.array(3), lambda x: x)
 IMAGES = Kind((torch.from_numpy, np.asfortranarray, read_only, lambda a: a[::-1][::-1], memoryview, lambda a: list(torch.from_numpy(a))),
-              (*NO_ARRAY, spoilt(math.nan), spoilt(math.inf), lambda a: a.astype(np.int64), lambda a: a.tolist(), lambda a: a.astype(complex), lambda a: a.astype(str), lambda a: a[:0], lambda a: a[:, 0, 0, 0]))
+              (*NO_ARRAY, spoilt(math.nan), spoilt(math.inf), lambda a: a.astype(np.int64), lambda a: a.tolist(), lambda a: a.astype(complex), lambda a: a.astype(str), lambda a: a[:0], lambda a: a[:, 0, 0, 0], lambda a: torch.from_numpy(a).to("meta")))
 POINTS = Kind((torch.from_numpy, np.asfortranarray, read_only, lambda a: a.astype(">f8"), lambda a: a.tolist(), lambda a: torch.from_numpy(a).requires_grad_(), TABLE),
-              (*NO_ARRAY, spoilt(math.nan), spoilt(-math.inf), lambda a: a.astype(complex), lambda a: a.astype(str), lambda a: a[:0]))
+              (*NO_ARRAY, spoilt(math.nan), spoilt(-math.inf), lambda a: a.astype(complex), lambda a: a.astype(str), lambda a: a[:0], lambda a: torch.from_numpy(a).to("meta")))
 LABELS = Kind((torch.tensor, np.asarray, tuple, listed(lambda a: a.astype(np.int32)), listed(lambda a: a.astype(">i8")), listed(read_only), listed(pd.Series), listed(lambda a: a.astype(object)),
                listed(lambda a: torch.from_numpy(a.astype(np.uint8)))),
               (*NO_ARRAY, listed(lambda a: a + .5), listed(lambda a: a.astype(float)), listed(lambda a: np.where(a == 1, math.nan, a)), listed(lambda a: np.eye(3)[a]), listed(lambda a: np.eye(3, dtype=int)[a]),
-               listed(lambda a: a[:, None]), listed(lambda a: a.astype(str)), listed(lambda a: a[:-1]), listed(lambda a: np.r_[a, a]), listed(lambda a: a.astype(np.uint64) + np.uint64(2**63))))
+               listed(lambda a: a[:, None]), listed(lambda a: a.astype(str)), listed(lambda a: a[:-1]), listed(lambda a: np.r_[a, a]), listed(lambda a: a.astype(np.uint64) + np.uint64(2**63)), listed(lambda a: torch.from_numpy(a).to("meta"))))
 NORM = Kind((lambda v: math.inf, lambda v: "Linf", lambda v: "inf", lambda v: "L_inf", lambda v: np.float64("inf"), lambda v: "ℓ∞"),
             (None, 0, 1, 3, "l1", "x", "", True, math.nan, -math.inf, "-inf", "-2", [2], "0", -2, np.zeros(2), object()))
 WRONG = ("x", b"x", "", "\uff11", [], {}, object(), 1j, math.nan, [1], np.zeros(2), "inf")
@@ -130,10 +130,10 @@ class NoGraph(nn.Module):
     def forward(self, v): return NET(v)
 
 
-MODEL_SAME = (lambda m: lambda v: m(v), lambda m: functools.partial(m), lambda m: m.forward, lambda m: nn.Sequential(m), lambda m: nn.DataParallel(m), lambda m: Returns(HasLogits),
+MODEL_SAME = (lambda m: lambda v: m(v), lambda m: functools.partial(m), lambda m: m.forward, lambda m: nn.Sequential(m), lambda m: nn.Sequential(nn.ReLU(inplace=True), m), lambda m: nn.DataParallel(m), lambda m: Returns(HasLogits),
               lambda m: Returns(lambda z: {"logits": z}), lambda m: torch.jit.script(m), lambda m: nn.Sequential(m, nn.Dropout(.5)).train())
 MODEL_REFUSED = (None, 3, "x", nn.Linear, [], Returns(lambda z: (z, z)), Returns(lambda z: {"a": z}), Returns(lambda z: z.detach().numpy()), Returns(lambda z: z[:, 0]), Returns(lambda z: z.argmax(1)),
-                 Returns(lambda z: z * math.nan), Returns(lambda z: z[:1]), Returns(lambda z: None), Returns(lambda z: z[:, :1]))
+                 nn.Sequential(nn.Flatten(), nn.Linear(16, 3, device="meta")), Returns(lambda z: z.to(torch.complex64)), Returns(lambda z: z * math.nan), Returns(lambda z: z[:1]), Returns(lambda z: None), Returns(lambda z: z[:, :1]))
 ONE_OUTPUT = MODEL_REFUSED[-1]                                                # legal where a margin is not needed
 MODEL = Kind(MODEL_SAME, (*MODEL_REFUSED, NoGraph(), Returns(lambda z: z.detach())))
 SMOOTH = Kind(MODEL_SAME, tuple(m for m in MODEL.refuse if m is not ONE_OUTPUT))
@@ -142,7 +142,7 @@ THREAT = Kind((lambda t: attacks.Threat(np.float64(.1), math.inf),), (None, .1, 
 ATTACK = only(None, attacks.PGD, "pgd", 3)
 DATA = only(None, X, "digits")
 ANY_SEED = Kind((np.int64,), tuple(v for v in FROM_0.refuse if not (type(v) is int and v == -1)))
-SMALL = dict(model=MODEL, images=IMAGES, labels=LABELS, threat=THREAT, seed=ANY_SEED, first=FROM_0, batch_size=MAYBE_COUNT, device=DEVICE)
+SMALL = dict(model=MODEL, images=IMAGES, labels=LABELS, threat=THREAT, seed=ANY_SEED, first=FROM_0, batch_size=MAYBE_COUNT, device=Kind((), (*DEVICE.refuse, "meta")))
 def small(attack): return dict(model=NET, images=X, labels=Y, attack=attack, threat=T, seed=0, first=0, batch_size=5, device="cpu")
 
 
@@ -159,7 +159,7 @@ METRICS = (changed(metrics={}), *(lambda d, c=c, v=v: {**d, "metrics": {**d["met
 RUNS = Kind((tuple, iter), (3, None, [3], ["x"], [{}], [{"settings": {}}], {"a": 1}, *(lambda d, f=f: [f(d[0])] for f in (lacking("settings"), lacking("metrics"), changed(settings={"method": {}})))))
 SEARCHED = dict(queries=X[:4], query_labels=Y[:4], reference=X[4:], reference_labels=Y[4:], p="inf", backend="auto", memory=2**24, threads=1, device="cpu")
 REFERENCE = Kind(IMAGES.same, tuple(v for v in IMAGES.refuse if v is not None))
-SEARCH = dict(queries=IMAGES, query_labels=LABELS, reference=REFERENCE, reference_labels=LABELS, p=NORM, backend=NAME, memory=COUNT, threads=MAYBE_COUNT, device=DEVICE)
+SEARCH = dict(queries=IMAGES, query_labels=LABELS, reference=REFERENCE, reference_labels=LABELS, p=NORM, backend=NAME, memory=COUNT, threads=MAYBE_COUNT, device=Kind((), (*DEVICE.refuse, "meta")))
 WITHIN = dict(images=X, labels=Y, radius=.7, which="other", p="inf", memory=2**24, threads=1)
 STEPS = dict(steps=2, step=.2, start="uniform", keep="final", mode="eval", dtype=None, restarts=1)
 STEP = dict(steps=FROM_0, step=Kind((np.float64,), (*WRONG, None, 0, -1, math.inf)), start=NAME, keep=NAME, mode=NAME, dtype=only("float16", torch.int32), restarts=COUNT, loss=NAME, variant=NAME, queries=COUNT,
@@ -271,7 +271,7 @@ FUNCTIONS = {  # name: the function, a valid call, and the kinds of its paramete
     "methods.make_method": (None, dict(name="trades", beta=6., variant="paper", dtype=None, label_smoothing=None), dict(STRENGTH, name=NAME, beta=MAYBE)),
     "fitting.fit": (fitted,
                     dict(data=DIGITS.take(train=20, test=10), method=methods.Natural(), recipe=recipes.Recipe(1, 1e-3), eps=.1, seed=0, device="cpu", ema=None, weight_decay=None, every=1e9),
-                    dict(data=DATA, method=only(None, methods.Natural, "at"), recipe=only(None), eps=MAYBE_RADIUS, seed=FROM_0, device=DEVICE, ema=Kind((), (*WRONG, 1, 2, -1)),
+                    dict(data=DATA, method=only(None, methods.Natural, "at"), recipe=only(None), eps=MAYBE_RADIUS, seed=FROM_0, device=Kind((), (*DEVICE.refuse, "meta")), ema=Kind((), (*WRONG, 1, 2, -1)),
                          weight_decay=Kind((), (*WRONG, -1, math.inf)), every=Kind((), (*WRONG, None, -1)))),
     "fitting.hold_out": (None, dict(data=test_arguments.DIGITS.take(train=200, test=10), share=.3, seed=0), dict(data=DATA, share=Kind((), (*WRONG, 0, 1, 2, -1)), seed=FROM_0)),
     "fitting.tensorboard": (tidied(lambda folder: fitting.tensorboard(folder) and None), dict(folder="x"), dict(folder=WRITTEN)),
