@@ -93,6 +93,7 @@ def _tensor_as_array(values: Tensor, name: str) -> np.ndarray:
     "A dense tensor from any device; `bfloat16` and smaller floats, which NumPy lacks, become float32."
     if values.layout != torch.strided or values.is_quantized:
         raise ValueError(f"{name}: a {'quantized' if values.is_quantized else 'sparse'} tensor: it must be dense, see `Tensor.dequantize` and `Tensor.to_dense`")
+    if values.is_meta: raise ValueError(f"{name}: a tensor on the device 'meta': it must hold numbers")
     values = values.detach().cpu().resolve_conj().resolve_neg()
     if values.is_floating_point() and values.dtype not in (torch.float16, torch.float32, torch.float64): values = values.float()
     return values.numpy()
@@ -115,7 +116,7 @@ def as_array(values: object,  # list, array, tensor or pandas table of numbers
     "Anything that holds numbers as an array; `ValueError` for anything else."
     if isinstance(values, list | tuple) and values and all(isinstance(v, Tensor) for v in values):
         if len({v.shape for v in values}) > 1: raise ValueError(f"{name}: a list of tensors of different shapes: they must be alike")
-        values = torch.stack([v.detach().cpu() for v in values])
+        values = torch.stack([v.detach() if v.is_meta else v.detach().cpu() for v in values])
     if isinstance(values, Tensor): return _tensor_as_array(values, name)
     if isinstance(values, DataLoader | Dataset | Mapping | Iterator | Set | str | bytes | np.ma.MaskedArray): raise _no_array(values, name)
     if hasattr(values, "to_numpy"): values = values.to_numpy()

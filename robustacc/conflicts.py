@@ -8,6 +8,7 @@ __all__ = ['OptimalLoss', 'optimal_robust_loss', 'check_certificate', 'Tradeoff'
 
 # %% ../nbs/02a_conflicts.ipynb #18991474
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -31,6 +32,7 @@ def _exact_radius(eps: float | str | Fraction,  # a radius in [0, 1] units: .031
     "The radius as a fraction, the simplest that gives the same float; `ValueError` if it is negative or not finite."
     if isinstance(eps, Tensor) and eps.dim() == 0: eps = eps.detach().cpu().numpy()
     if isinstance(eps, np.ndarray) and eps.ndim == 0: eps = eps[()]
+    if isinstance(eps, bool | np.bool_): eps = str(eps)  # no number, though Python counts with it
     try: value = Fraction(eps) if isinstance(eps, (str, Fraction)) else Fraction(float(eps))
     except (TypeError, ValueError, OverflowError, ZeroDivisionError): value = Fraction(-1)
     if value < 0: raise ValueError(f"eps {eps!r}: it must be a number of at least 0, such as .031 or '8/255'")
@@ -113,7 +115,10 @@ def _checked(images, labels, radii: Sequence, pairs: Pairs | None, reach: float 
     "Images and labels as arrays, or an error that names what is wrong."
     images = check_images(images, pixels=False)
     labels = check_labels(labels, len(images), negative=True)
-    for eps in radii: _conflict_level(eps, attacker=attacker, p=p)
+    for eps in radii:
+        _conflict_level(eps, attacker=attacker, p=p)
+        if images.dtype == np.uint8 and _exact_radius(eps) > (1 if p == math.inf else math.sqrt(math.prod(images.shape[1:]))):
+            warnings.warn(f"eps {eps!r}: it is larger than the space of the images, with pixels from 0 to 1; {float(_exact_radius(eps)):g} of 255 grey levels are {float(_exact_radius(eps)):g}/255", stacklevel=3)
     if len(np.unique(labels)) < 2: raise ValueError(f"labels {np.unique(labels).tolist()}: there must be at least two classes")
     if (pairs is None) != (reach is None): raise ValueError(f"reach {reach!r}: it must be given with pairs, and only with them")
     if pairs is None: return images, labels

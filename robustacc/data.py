@@ -93,6 +93,17 @@ class Split:
         return _sha256(self.images, self.labels)
 
 # %% ../nbs/00_data.ipynb #5d5e1046
+def _check_data(data: "Data") -> None:
+    "`ValueError` for halves that are no `Split`, or whose images and labels do not fit."
+    check_count("n_classes", data.n_classes, 2), check_eps(data.eps)
+    for name in ("train", "test"):
+        split = check_kind(name, getattr(data, name), Split)
+        images, labels = (check_kind(f"{name}.{part}", getattr(split, part), np.ndarray) for part in ("images", "labels"))
+        if images.ndim != 4 or images.dtype not in (np.uint8, np.float32): raise ValueError(f"{name}.images of type {images.dtype} and shape {images.shape}: they must be uint8 or float32 and (n, channels, height, width), as Data.from_arrays makes them")
+        if labels.dtype != np.int64: raise ValueError(f"{name}.labels of type {labels.dtype}: they must be int64, as Data.from_arrays makes them")
+        check_labels(labels, len(images), name=f"{name}.labels", classes=data.n_classes)
+
+
 @dataclass(frozen=True, eq=False)
 class Data:
     "A data set: two splits, and what the paper says about it."
@@ -104,6 +115,8 @@ class Data:
     classes: tuple[str, ...]  # a name for each label
     augment: Augment | None = None  # the augmentation of the paper, if any
     split: str = "published"  # where the division into train and test comes from
+
+    def __post_init__(self): _check_data(self)
 
     @property
     def in_shape(self) -> tuple[int, int, int]:  # channels, height and width

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .arguments import check_count
 from .attacks import PGD, Threat, check_threat
 from .checks import as_array, check_choice, check_device, check_images, check_labels, check_logits, check_model, check_pixels, to_float, warn_of_range
-from .guard import check_repeatable, frozen
+from .guard import check_repeatable, find_modules, frozen
 
 # %% ../nbs/03_evaluation.ipynb #1a5f14fd
 def _batch_size(batch_size: int | None, device: str) -> int:
@@ -73,7 +73,7 @@ def check_inputs(model: Callable,  # images (n, ...) in [0, 1] -> logits (n, C)
                  stochastic: bool = False,  # the model is meant to be random: its answers are not compared
                  ) -> tuple[np.ndarray, np.ndarray]:  # images and int64 labels; zeros if there are none
     "What a measure gets; `ValueError` for what is no model, no images or no labels, and for a model whose answers change."
-    check_device(device)
+    if check_device(device).type == "meta": raise ValueError("device 'meta': it must be one that holds numbers, such as 'cpu'")
     images = check_images(images, scan=False)
     labels = check_labels(labels, len(images)) if labelled else np.zeros(len(images), dtype=np.int64)
     check_count("first", first, 0, 2**62)
@@ -109,6 +109,7 @@ def correct(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
 def _checked_points(points: Tensor, images: Tensor, threat: Threat, name: str, index: Tensor) -> Tensor:
     "What an attack returned (n, ...), or `ValueError` if its shape is wrong or a point is not in the ball around its image."
     if not isinstance(points, Tensor): raise ValueError(f"attack {name!r} returned a value of type {type(points).__name__}: it must be a tensor")
+    if points.device != images.device: raise ValueError(f"attack {name!r} returned a tensor on {points.device}: it must be on {images.device}, like the images")
     if points.shape != images.shape: raise ValueError(f"attack {name!r} returned shape {tuple(points.shape)} for images of shape {tuple(images.shape)}")
     far = ~(threat.length(points - images) <= threat.eps + 1e-5 * max(1, threat.eps))         # also where it is not a number
     if far.any():
@@ -167,6 +168,11 @@ def _mask(among, n: int) -> np.ndarray:
     if mask.dtype != bool or mask.shape != (n,): raise ValueError(f"among of shape {mask.shape} and type {mask.dtype}: it must be ({n},) and bool")
     return mask
 
+# %% ../nbs/03_evaluation.ipynb #18dbc3cc
+def _versions(modules: list[nn.Module]) -> list[int]:
+    "How often each parameter of some modules was written to."
+    return [p._version for m in modules for p in m.parameters(recurse=False) if not p.is_inference()]
+
 # %% ../nbs/03_evaluation.ipynb #7d563725
 def evaluate_robustness(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
                         images: ArrayLike,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
@@ -191,13 +197,15 @@ def evaluate_robustness(model: Callable,  # images (n, c, h, w) in [0, 1] -> log
     images, labels = check_inputs(model, images, labels, first=first, device=device, stochastic=stochastic)
     asked, clean = slice(None) if among is None else _mask(among, len(labels)), np.zeros(len(labels), dtype=bool)
     if among is None or asked.any(): clean[asked] = True if known else correct(model, images[asked], labels[asked], batch_size=batch_size, device=device, stochastic=True)
-    standing, attacked, broken = clean.copy(), {}, {}
+    standing, attacked, broken, modules = clean.copy(), {}, {}, find_modules(model)
     for name, attack in named.items():
         attacked[name], broken[name] = (standing if early_removal else clean).copy(), np.zeros_like(clean)
         chosen = np.flatnonzero(attacked[name])
         with channels_last(model, device), tqdm(total=len(chosen), desc=name, disable=not progress, leave=False) as bar:
+            weights = _versions(modules)
             for x, y, i in pixel_batches(images, labels, chosen, batch_size=batch_size, device=device):
-                points = _checked_points(attack(model, x, y, threat, index=i + first, seed=seed), x, threat, name, i)
+                points = _checked_points(attack(model, x.clone(), y.clone(), threat, index=i + first, seed=seed), x, threat, name, i)
+                if _versions(modules) != weights: raise ValueError(f"attack {name!r} has changed the weights of the model: it must leave them as they are")
                 broken[name][i.cpu().numpy()] = ~_right(model, points, y, i)
                 bar.update(len(i))
         standing &= ~broken[name]

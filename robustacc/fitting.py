@@ -8,7 +8,8 @@ __all__ = ['augmented', 'hold_out', 'replayable', 'fit', 'tensorboard']
 # %% ../nbs/04f_fitting.ipynb #7d2d266a
 import copy
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from torch import nn
 from .arguments import check_count, check_kind, check_number, check_path
 from .attacks import Threat
 from .augmentation import Augment
-from .checks import check_device
+from .checks import check_device, check_output, logits_of, to_float
 from .data import Data, Split, batches
 from .evaluation import correct
 from .graphs import Replayed
+from .guard import frozen
 from .methods import Method
 from .noise import NoiseKey
 from .processes import ProcessGroup, find_group
@@ -177,11 +179,19 @@ def _look_back(epoch: int,  # that has ended, counted from 1
     for callback in callbacks: entry |= callback(epoch, dict(entry), net) or {}
     return entry
 
+# %% ../nbs/04f_fitting.ipynb #522e1297
+@contextmanager
+def _own_surroundings(device: str) -> Iterator[None]:
+    "Within this context gradients are on, whatever surrounds it; the random numbers of torch are afterwards as before."
+    devices = [torch.device(device)] if str(device).startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad(): yield
+
 # %% ../nbs/04f_fitting.ipynb #6166851d
 def _check_fit(model: nn.Module, data: Data, method: Method, recipe: Recipe, seed: int, device: str) -> None:
     "`ValueError` for what is no network, data set, method or recipe, and for numbers out of range."
     for name, value, kind in (("model", model, nn.Module), ("data", data, Data), ("method", method, Method), ("recipe", recipe, Recipe)): check_kind(name, value, kind)
-    check_count("seed", seed, 0, 2**63 - 1), check_device(device)
+    check_count("seed", seed, 0, 2**63 - 1), _check_weights(model)
+    if check_device(device).type == "meta": raise ValueError("device 'meta': it must be one that holds numbers, such as 'cpu'")
     if (len(data.train) - 1) % recipe.batch_size == 0 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()): _check_single(model, data, recipe)
 
 
@@ -189,7 +199,7 @@ def _check_single(model: nn.Module, data: Data, recipe: Recipe) -> None:
     "`ValueError` if batch norm cannot train on the last batch, which is a single example; tried on a copy."
     weight = next(model.parameters())
     try:
-        with torch.no_grad(): copy.deepcopy(model).train()(torch.zeros(1, *data.in_shape, device=weight.device, dtype=weight.dtype))
+        with _own_surroundings(str(weight.device)), torch.no_grad(): copy.deepcopy(model).train()(torch.zeros(1, *data.in_shape, device=weight.device, dtype=weight.dtype))
     except ValueError as error: raise ValueError(f"batch_size {recipe.batch_size}: it must leave no single one of {len(data.train)} training images for the last batch, as batch norm cannot train on it ({error})") from error
 
 
@@ -198,6 +208,25 @@ def _progress_bar(training: Training, data: Data, method: Method, recipe: Recipe
     from tqdm import tqdm
     n = len(data.train)
     return tqdm(total=recipe.epochs * n, initial=training.epoch * n + min(training.step * recipe.batch_size, n), desc=f"{data.name} {method.label}", unit="img", disable=not show)
+
+# %% ../nbs/04f_fitting.ipynb #c8827324
+def _check_weights(model: nn.Module) -> None:
+    "`ValueError` for weights that cannot be trained."
+    weights = list(model.parameters())
+    if any(w.is_meta for w in weights): raise ValueError("model: its weights are on the device 'meta', which holds no numbers: load them onto another first")
+    if any(w.is_inference() for w in weights): raise ValueError("model: its weights were made inside torch.inference_mode(), and cannot be trained: make it outside")
+    if not any(w.requires_grad for w in weights): raise ValueError("model: it must have a parameter that requires a gradient, there is nothing to train")
+
+
+def _check_answer(model: nn.Module, data: Data, device: str) -> None:
+    "`ValueError` for a network that does not fit the data, or writes into its images."
+    images = to_float(data.train.images[:2], device=device)
+    kept = images.clone()
+    with frozen(model), torch.no_grad():
+        try: logits = check_output(logits_of(model(images)), len(images))
+        except RuntimeError as error: raise ValueError(f"model: it does not take images of shape {tuple(images.shape)} and type float32: {str(error).strip().splitlines()[-1]}") from error
+    if logits.shape[1] < data.n_classes: raise ValueError(f"model: it returns {logits.shape[1]} logits: they must be at least {data.n_classes}, one for each class")
+    if not torch.equal(images, kept): raise ValueError("model: it writes into the images it is given, as x.sub_() and a first ReLU(inplace=True) do: it must leave them as they are")
 
 # %% ../nbs/04f_fitting.ipynb #1ee709b9
 def fit(model: nn.Module,  # trained in place
@@ -221,23 +250,25 @@ def fit(model: nn.Module,  # trained in place
     "Train a network, or go on training it. `DivergedError`, `CheckpointError`, `LockedError` and `OSError` say what to do."
     _check_fit(model, data, method, recipe, seed, device)
     tools, group = Tools(weight_decay=weight_decay, ema=ema), find_group(device) if group is None else group
-    model.to(device := group.device or device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format)
-    group.broadcast(model.state_dict().values())
-    threat, average = Threat(data.eps if eps is None else eps), _averaging(model, ema) if ema else None
-    training, net = Training(model, make_optimiser(model, recipe, tools.weight_decay), average, best), average.module if average else model
-    replayed = Replayed(_whole_step(model, training.optimiser, method, recipe, threat, seed)) if replay and replayable(method, device, group) else None
-    settings = {} if checkpoint is None else training_settings(model, data, method, recipe, best, eps=threat.eps, seed=seed, ema=ema, weight_decay=weight_decay)
-    with keeping(training, checkpoint, every, settings, group) as keep, _progress_bar(training, data, method, recipe, progress and group.leads) as bar:
-        while (epoch := training.epoch) < recipe.epochs:
-            rate = recipe.learning_rate(epoch)
-            for parameters in training.optimiser.param_groups: parameters["lr"] = rate
-            loss = _train_epoch(training, data, method, recipe, threat, seed=seed, device=device, bar=bar, keep=keep, group=group, replayed=replayed)
-            entry = group.run_on_first(lambda: _look_back(epoch + 1, {"loss": loss, "lr": rate}, net, data, best=best, callbacks=callbacks,
-                                                 threat=threat, seed=seed, device=device))
-            training.history, training.step, training.total = [*training.history, entry], 0, 0.
-            keep(True)
-    if average: model.load_state_dict(average.module.state_dict())
-    return training.history
+    with _own_surroundings(device := group.device or device):
+        model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format)
+        _check_answer(model, data, device)
+        group.broadcast(model.state_dict().values())
+        threat, average = Threat(data.eps if eps is None else eps), _averaging(model, ema) if ema else None
+        training, net = Training(model, make_optimiser(model, recipe, tools.weight_decay), average, best), average.module if average else model
+        replayed = Replayed(_whole_step(model, training.optimiser, method, recipe, threat, seed)) if replay and replayable(method, device, group) else None
+        settings = {} if checkpoint is None else training_settings(model, data, method, recipe, best, eps=threat.eps, seed=seed, ema=ema, weight_decay=weight_decay)
+        with keeping(training, checkpoint, every, settings, group) as keep, _progress_bar(training, data, method, recipe, progress and group.leads) as bar:
+            while (epoch := training.epoch) < recipe.epochs:
+                rate = recipe.learning_rate(epoch)
+                for parameters in training.optimiser.param_groups: parameters["lr"] = rate
+                loss = _train_epoch(training, data, method, recipe, threat, seed=seed, device=device, bar=bar, keep=keep, group=group, replayed=replayed)
+                entry = group.run_on_first(lambda: _look_back(epoch + 1, {"loss": loss, "lr": rate}, net, data, best=best, callbacks=callbacks,
+                                                     threat=threat, seed=seed, device=device))
+                training.history, training.step, training.total = [*training.history, entry], 0, 0.
+                keep(True)
+        if average: model.load_state_dict(average.module.state_dict())
+        return training.history
 
 # %% ../nbs/04f_fitting.ipynb #946f7697
 def tensorboard(folder: str | Path,  # where `tensorboard --logdir` will look

@@ -262,7 +262,7 @@ def _asking(model: Callable, kinds: set[torch.dtype], dtype: torch.dtype | None)
     def ask(images: Tensor) -> Tensor:
         box: dict[str, Tensor] = {}
         given = _Multiply.apply(images, box) if half else images
-        if kind is not None and images.dtype != kind: given = given.to(kind)
+        given = given.to(kind) if kind is not None and images.dtype != kind else given.clone()
         try: logits = logits_of(model(given))
         except (RuntimeError, AssertionError) as error:
             if any(words in str(error) for words in _MISFIT): raise ValueError(_misfit(model, tuple(given.shape), error)) from error
@@ -292,6 +292,7 @@ def frozen(model: Callable,  # any map from images to logits
         moded = [m for m in modules if hasattr(m, "training")]                 # compiled and then frozen: it has none
         modes, wanted = [m.training for m in moded], [p.requires_grad for p in parameters]
         device = parameters[0].device.type if parameters else "cpu"
+        if device == "meta": raise ValueError("model: its weights are on the device 'meta', which holds no numbers: load them onto another first")
         try:
             if mode != "keep":
                 for m in moded: m.training = mode == "train"
@@ -317,7 +318,7 @@ def check_repeatable(model: Callable,  # any map from images to logits
     remade = " and export or trace it again, since its graph is fixed in train mode" if fixed_in_training(model) else ""
     hint = f"call .eval() on every network behind it{remade}, or say that it is meant to be random (stochastic=True; --attacks rand)"
     if moved: raise ValueError(f"the model changes while it is measured ({moved} buffers were written to in eval mode): {hint}")
-    if len(first) != len(images) or len(again) != len(some) or not first.isfinite().all() or not again.isfinite().all(): return      # another check's business
+    if len(first) != len(images) or len(again) != len(some) or not first.is_floating_point() or not first.isfinite().all() or not again.isfinite().all(): return      # another check's business
     apart, spread = (first[some] - again).abs().max(), first.max() - first.min()
     near = .05 if {first.dtype, *weight_types(model)} & {torch.bfloat16, torch.float16} else 1e-3
     if apart > near * spread + 1e-5 * first.abs().max():

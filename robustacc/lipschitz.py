@@ -8,6 +8,7 @@ __all__ = ['LocalLipschitz', 'top_two_margin', 'local_lipschitz', 'exact_lipschi
 # %% ../nbs/03a_lipschitz.ipynb #490127dd
 import math
 import numbers
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -144,6 +145,7 @@ def local_lipschitz(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits 
     from tqdm import tqdm
     if not isinstance(search, LocalLipschitz): raise ValueError(f"search {search!r}: it must be a LocalLipschitz, such as LocalLipschitz()")
     threat = Threat(eps, search.q)
+    if threat.eps < 1e-5: warnings.warn(f"eps {threat.eps:g}: the pixels of so small a ball differ by little more than their rounding errors, and so does the quotient; take 1e-5 or more", stacklevel=2)
     images, labels = check_inputs(model, images, labelled=False, first=first, device=device, stochastic=stochastic)
     n, values = len(images), np.zeros(len(images))
     with channels_last(model, device), tqdm(total=n, desc="Lipschitz", disable=not progress, leave=False) as bar:

@@ -19,13 +19,16 @@ def at_least_float32(logits: Tensor,  # of any floating type
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
 
 
+_NO_LABEL = -2**31  # torch gives this label the loss 0, and would otherwise give it to -100
+
+
 def cross_entropy(logits: Tensor,  # (n, C)
                   labels: Tensor,  # (n,) the true classes
                   targets: Tensor | None = None,  # (n,) the target classes, or None
                   ) -> Tensor:  # (n,) in float32 or better
     "Per-example cross-entropy of the labels; with targets, minus theirs."
     if targets is not None: return -cross_entropy(logits, targets)
-    return F.cross_entropy(at_least_float32(logits), labels, reduction="none")
+    return F.cross_entropy(at_least_float32(logits), labels, reduction="none", ignore_index=_NO_LABEL)
 
 
 def margin(logits: Tensor,  # (n, C)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from .arguments import check_count, check_kind
 from .attacks import PGD, Threat, ascend, check_threat, start_point
 from .losses import cross_entropy
-from .checks import check_choice
+from .checks import check_choice, check_output
 from .evaluation import check_inputs, correct, pixel_batches, robust
 from .guard import find_modules, fixed_in_training, frozen, input_gradient, mode_dependent
 from .lipschitz import top_two_margin
@@ -156,7 +156,7 @@ def _output_findings(model: Callable, images: Tensor, limits: Mapping[str, float
         with frozen(model, mode="keep") as ask, torch.no_grad(): random = change(ask(images), ask(images))
         with frozen(model) as ask, torch.no_grad():
             z = ask(images)
-            alone = torch.cat([ask(images[i:i + 1]) for i in range(min(4, len(images)))])
+            alone = torch.cat([check_output(ask(images[i:i + 1]), 1) for i in range(min(4, len(images)))])
     sums = (z.sum(1) - 1).abs() < 1e-3
     apart = top_two_margin(z)
     coarse = z.abs().amax(1) * torch.finfo(z.dtype).eps / apart.clamp_min(1e-30)

@@ -51,7 +51,7 @@ def _bumps(side: int) -> Tensor:
     parts = []
     for height, sign in ((side // 2, 1.), (side - side // 2, -1.)):
         down, across = (torch.arange(height) - height // 2).abs(), (torch.arange(side) - side // 2).abs()
-        levels = 1 / torch.arange(1., max(height, side) // 2 + 2)**2
+        levels = 1 / torch.arange(1., max(height, side) // 2 + 2, dtype=torch.float32)**2
         parts.append(sign * levels.flip(0).cumsum(0).flip(0)[torch.maximum(down[:, None], across[None])])
     square = torch.cat(parts)
     return square / square.norm()
@@ -97,7 +97,7 @@ def _next_points(points: Tensor, images: Tensor, u: Tensor, side: int, threat: T
     "What a query tries, with uniform numbers u (n, 2 + c or 5 + c): the points with one square changed."
     (channels, height, width), eps = images.shape[1:], threat.eps
     if threat.norm == "inf":
-        corners = (images + torch.where(u[:, -channels:] < .5, -eps, eps).to(images.dtype)[:, :, None, None]).clamp(0, 1)
+        corners = (images + eps * torch.where(u[:, -channels:] < .5, -1, 1).to(images.dtype)[:, :, None, None]).clamp(0, 1)
         return _paint_square(points, corners, u[:, :2], side)
     return threat.project(images + _move_length(points - images, u, min(max(side, 3) | 1, height, width), eps), images)
 

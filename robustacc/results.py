@@ -23,7 +23,7 @@ from .files import checkout, results_folder
 from .paper import ORDER, ROW_TABLES, label_order, published_label, separation_row, table
 from .records import find_records
 from .recipes import PROFILES
-from .runs import row_label, row_name, table_attack
+from .runs import RunName, row_label, row_name, table_attack
 from .statistics import difference_half_width, student
 from .train import COLUMNS, beside_paper, comparable, printed_row
 
@@ -32,39 +32,46 @@ def _row_key(record: dict,  # of a training run
              ) -> tuple:  # profile, network, place of the method, strength, name of the row, rest of the settings, seed
     "A sort key in the paper's order; without its last part it is equal for runs that differ in nothing but the seed."
     s = record["settings"]
-    label = s["method"]["label"]
-    number = re.search(r"=([\d.]+)", label)
+    label, name = s["method"]["label"], row_name(s)
+    number = re.search(r"=(\d*\.?\d+)", label)
     strength = float(number[1]) if number else 0.
     rest = [sorted((k, str(v)) for k, v in (s.get(part) or {}).items() if v is not None) for part in ("method", "recipe")]
-    return (list(PROFILES).index(s["profile"]), s["arch"], label_order(label)[0], strength, row_name(s), rest, s["seed"])
+    return (list(PROFILES).index(s["profile"]), s["arch"], label_order(label)[0], strength, name, rest, s["seed"])
 
 
 def by_row(records: Iterable[dict],  # of training runs
            ) -> list[list[dict]]:  # in the paper's order, those of a row together
     "Records by row: runs whose settings differ in nothing but the seed are one."
     records = list(check_kind("records", records, list, tuple, Iterator))
-    for record in records:
-        if not isinstance(record, Mapping) or "settings" not in record: raise ValueError(f"records: {str(record)[:100]!r} among them: they must be records, as `find_records` gives them")
+    for i, record in enumerate(records): RunName.of(record, name=f"records, number {i}")
     return [list(same) for _, same in groupby(sorted(records, key=_row_key), key=lambda record: _row_key(record)[:-1])]
 
 # %% ../nbs/09_results.ipynb #b456373e
 def _platform(record: dict) -> str:
     "What a run was made on: processor or GPU, and version of torch."
-    ran = record["environment"]
-    return f"{ran['processor'] if ran['device'] == 'cpu' else ran['device']}, torch {ran['torch']}"
+    ran = record.get("environment") or {}
+    return f"{ran.get('processor') if ran.get('device') == 'cpu' else ran.get('device')}, torch {ran.get('torch')}"
 
 
 def _mixed(runs: Iterable[dict],  # the records of one row
            ) -> list[str]:  # empty for runs that were made alike
     "What the runs of a row do not have in common although their settings agree: platform, and the choice of images for MT."
     platforms = sorted({_platform(r) for r in runs})
-    choices = sorted({(r["data"].get("subsets") or {}).get("adv_test_acc/mt", {}).get("choice", "the first") for r in runs})
+    choices = sorted({((r.get("data") or {}).get("subsets") or {}).get("adv_test_acc/mt", {}).get("choice", "the first") for r in runs})
     return [" and ".join(found) for found in (platforms, choices) if len(found) > 1]
 
 # %% ../nbs/09_results.ipynb #ed29f57e
-def _interval(runs: list[dict], values: list[float], attack: str) -> list[float]:
-    "The 95% interval of a row's accuracy under attack: over images for one run, over seeds for several."
-    if len(values) == 1: return runs[0]["metrics"]["intervals"][f"adv_test_acc/{attack}"]
+def _mean(values: Iterable[float | None]) -> float | None:
+    "The mean, or None where one of the values is missing."
+    known = list(values)
+    numbers = [value for value in known if value is not None]
+    return mean(numbers) if len(numbers) == len(known) else None
+
+
+def _interval(runs: list[dict], values: list[float], attack: str) -> list[float] | None:
+    "The 95% interval of a row's accuracy under attack: over images for one run, over seeds for several; None where it was not measured."
+    if None in values: return None
+    if len(values) == 1: return (runs[0]["metrics"].get("intervals") or {}).get(f"adv_test_acc/{attack}")
     half = student(.95, len(values) - 1) * stdev(values) / math.sqrt(len(values))
     return [max(0., mean(values) - half), min(100., mean(values) + half)]
 
@@ -83,7 +90,7 @@ def results_table(records: Iterable[dict],  # of training runs on one data set
             if not ours and (key in shown or s["method"]["variant"] != "paper"): continue
             if not ours: shown.add(key)
             head = {"whose": row["whose"], "arch": s["arch"], "row": row_label(s) if ours else row["method"], "seeds": len(runs) if ours else None}
-            values = {c: mean(side[rank][c] for side in sides) if ours else row[c] for c in COLUMNS}
+            values = {c: _mean(side[rank][c] for side in sides) if ours else row[c] for c in COLUMNS}
             rows.append({**head, **values, "n": row["n"], "interval": _interval(runs, [side[rank]["adv_test_acc"] for side in sides], attack) if ours else None,
                          "mixed": "; ".join(_mixed(runs)) if ours else ""})
     return rows
@@ -99,6 +106,7 @@ def _over_seeds(records: Iterable[dict],  # of training runs on one data set
     for runs in by_row(records):
         if len(runs) < 2: continue
         ours = [next(row for row in beside_paper(record) if row["attack"] == attack) for record in runs]
+        if any(row[c] is None for row in ours for c in COLUMNS): continue
         head = {"whose": ours[0]["whose"], "arch": runs[0]["settings"]["arch"], "row": row_label(runs[0]["settings"]), "seeds": len(runs)}
         rows.append(head | {c: (mean(values := [row[c] for row in ours]), stdev(values)) for c in COLUMNS})
     return rows
@@ -120,8 +128,8 @@ def against_paper(records: Iterable[dict],  # of training runs on one data set
         if not comparable(s) or len(pairs[0]) < 2: continue
         found = {"whose": pairs[0][0]["whose"], "arch": s["arch"], "row": row_label(s), "seeds": len(runs)}
         for c in COLUMNS:
-            ours, printed = mean(pair[0][c] for pair in pairs), pairs[0][1][c]
-            if printed is None: continue
+            ours, printed = _mean(pair[0][c] for pair in pairs), pairs[0][1][c]
+            if ours is None or printed is None: continue
             found[c] = {"ours": ours, "paper": printed, "difference": ours - printed}
             if c not in _ACCURACIES: continue
             n = runs[0]["metrics"]["counts"][f"{c}/{attack}" if c == "adv_test_acc" else c]
@@ -140,7 +148,7 @@ def _our_row(runs: list[dict], attack: str) -> dict:
     "The runs of one row as means over their seeds."
     sides = [next(row for row in beside_paper(record) if row["attack"] == attack) for record in runs]
     s = runs[0]["settings"]
-    return {"whose": sides[0]["whose"], "dataset": s["dataset"], "arch": s["arch"], "row": row_label(s), "seeds": len(runs), **{c: mean(side[c] for side in sides) for c in COLUMNS},
+    return {"whose": sides[0]["whose"], "dataset": s["dataset"], "arch": s["arch"], "row": row_label(s), "seeds": len(runs), **{c: _mean(side[c] for side in sides) for c in COLUMNS},
             "n": sides[0]["n"], "interval": _interval(runs, [side["adv_test_acc"] for side in sides], attack)}
 
 # %% ../nbs/09_results.ipynb #2805f9c3

@@ -8,6 +8,7 @@ __all__ = ['ROW_COLUMNS', 'all_rows', 'table_rows']
 # %% ../nbs/09a_rows.ipynb #a2e83d04
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from numbers import Real
 from statistics import mean, stdev
 from typing import Any
 
@@ -15,7 +16,7 @@ from .arguments import check_kind
 from .networks import ARCHS
 from .paper import DROPOUT_TABLES, ROW_TABLES, published_label, table
 from .recipes import PROFILES
-from .runs import departures, row_label, run_name, table_attack
+from .runs import RunName, departures, row_label, run_name, table_attack
 from .train import Settings, comparable, printed_row
 from .verdicts import pooled_spread, judge
 
@@ -33,7 +34,8 @@ def _at(metrics: Any, place: Sequence[str]) -> float | None:
 
 
 def _values(runs: Sequence[dict], column: str) -> list[float]:
-    return [value for r in runs if (value := _at(r["metrics"], _MEASURED[column])) is not None]
+    place = _MEASURED[column]
+    return [check_kind(f"record.metrics.{'.'.join(place)}", value, Real) for r in runs if (value := _at(r["metrics"], place)) is not None]
 
 
 def _either(values: Sequence[object]) -> str:
@@ -66,22 +68,22 @@ def _verdict(runs: Sequence[dict], alike: Sequence[Sequence[dict]], printed: Map
 
 # %% ../nbs/09a_rows.ipynb #a1d7d8c6
 def _about(runs: Sequence[dict]) -> dict:
-    s, counts = runs[0]["settings"], runs[0]["metrics"].get("counts") or {}
+    s, metrics = runs[0]["settings"], runs[0]["metrics"]
     name, same = run_name(s), [p for arch in ARCHS for attack in ROW_TABLES if (p := printed_row({**s, "arch": arch}, attack))]
     return {"source": "ours", "dataset": name.dataset, "network": name.arch, "row": row_label(s), "profile": name.profile, "seeds": len(runs),
-            "test_n": counts.get("test_acc"), "pgd_n": counts.get("adv_test_acc/pgd"), "mt_n": counts.get("adv_test_acc/mt"),
+            "test_n": _at(metrics, ("counts", "test_acc")), "pgd_n": _at(metrics, ("counts", "adv_test_acc/pgd")), "mt_n": _at(metrics, ("counts", "adv_test_acc/mt")),
             "precision": _either([r["settings"]["recipe"].get("precision") for r in runs]),
-            "platform": _either([e.get("processor") if e.get("device") == "cpu" else e.get("device") for e in (r["environment"] for r in runs)]),
+            "platform": _either([e.get("processor") if e.get("device") == "cpu" else e.get("device") for e in (r.get("environment") or {} for r in runs)]),
             "printed": " ".join(sorted({str(p["table"]) for p in same if p["arch"] == name.arch}, key=int)), "printed_row": _label(same[0]) if same else "",
             "page": name.row_page, "command": "\n".join(_command(r["settings"]) for r in runs),
-            "commit": _either([(r["source"].get("commit") or "")[:7] for r in runs]), "records": " ".join(r["file"] for r in runs)}
+            "commit": _either([((r.get("source") or {}).get("commit") or "")[:7] for r in runs]), "records": " ".join(r["file"] for r in runs if "file" in r)}
 
 
 def _our_row(runs: Sequence[dict], alike: Sequence[Sequence[dict]]) -> dict:
     s, found = runs[0]["settings"], _about(runs)
-    for column, place in _MEASURED.items():
+    for column in _MEASURED:
         values = _values(runs, column)
-        if values: found |= {column: round(mean(values), 3)} | ({f"{column}_sd": round(stdev(values), 3)} if len(values) > 1 else {})
+        if len(values) == len(runs): found |= {column: round(mean(values), 3)} | ({f"{column}_sd": round(stdev(values), 3)} if len(values) > 1 else {})
     for attack in ROW_TABLES if comparable(s) else ():
         printed = printed_row(s, attack) or {}
         for column, key in (("test_acc", "test_acc"), (attack, "adv_test_acc")):
@@ -110,9 +112,8 @@ def all_rows(records: Iterable[dict],  # of training runs
              ) -> list[dict]:  # with the keys of `ROW_COLUMNS`; percent, and None where something was not measured
     "The table of all rows: ours, the most complete profile first, then the paper's."
     groups: dict[tuple, list[dict]] = {}
-    for record in check_kind("records", records, list, tuple, Iterator):
-        if not isinstance(record, Mapping) or "settings" not in record: raise ValueError(f"records: {str(record)[:100]!r} among them: they must be records, as `find_records` gives them")
-        name = run_name(record["settings"])
+    for i, record in enumerate(check_kind("records", records, list, tuple, Iterator)):
+        name = RunName.of(record, name=f"records, number {i}")
         groups.setdefault((-list(PROFILES).index(name.profile), name.dataset, name.arch, name.row), []).append(dict(record))
     ours = [_our_row(groups[key], [runs for other, runs in groups.items() if other[:3] == key[:3]]) for key in sorted(groups)]
     return ours + _printed_rows()

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import product
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,35 @@ from .checks import check_choice, unknown_name
 from .files import checkout
 from .paper import DROPOUT_TABLES, ROW_TABLES, published_label, table
 from .recipes import PRINTED_DROPOUT, PROFILES, RADIUS, Recipe, default_strengths, find_proof_recipe, find_recipe
+
+# %% ../nbs/00bb_runs.ipynb #99493feb
+_SETTINGS = {"profile": (str,), "dataset": (str,), "arch": (str,), "method": (Mapping,), "dropout": (Real, type(None)), "eps": (Real,), "recipe": (Mapping,), "seed": (Integral,)}
+
+
+def _check_keys(name: str, values, kinds: Mapping, what: str) -> None:
+    "`ValueError` for what is no mapping, lacks a key, or has a value of another type under one."
+    check_kind(name, values, Mapping)
+    lacking = [key for key in kinds if key not in values]
+    if lacking: raise ValueError(f"{name} {str(values)[:60]}: it must be {what}, and it lacks {', '.join(lacking)}")
+    for key, kind in kinds.items(): check_kind(f"{name}.{key}", values[key], *kind)
+
+
+def _check_settings(settings: Mapping,  # what was given
+                   *,
+                   name: str = "settings",  # what they are called in errors
+                   ) -> Mapping:  # the same
+    "The settings of a training record; `ValueError` names what they lack, or the value of a wrong type."
+    _check_keys(name, settings, _SETTINGS, "the settings of a training record")
+    _check_keys(f"{name}.method", settings["method"], dict.fromkeys(("name", "label", "variant"), (str,)), "a method of a training record")
+    for key in ("tools", "own"): check_kind(f"{name}.{key}", settings.get(key), Mapping, type(None))
+    return settings
+
+# %% ../nbs/00bb_runs.ipynb #eb0fb2ad
+def _check_record(record, name: str) -> Mapping:
+    "The record of a training run as it is; `ValueError` names what it lacks, or the value of a wrong type."
+    _check_keys(name, record, {"settings": (Mapping,), "metrics": (Mapping,)}, "the record of a training run, as `find_records` gives it")
+    _check_settings(record["settings"], name=f"{name}.settings")
+    return record
 
 # %% ../nbs/00bb_runs.ipynb #255b91d7
 def _default(settings: Mapping) -> tuple[float | None, Recipe]:
@@ -32,6 +61,7 @@ def _default(settings: Mapping) -> tuple[float | None, Recipe]:
 def departures(settings: Mapping,  # of a training record: resolved values
                ) -> dict[str, object]:  # setting -> value, in the order of names; empty for a plain row
     "Every setting of a run that is not the default of its profile, data set, network or method."
+    _check_settings(settings)
     method, dataset, own = settings["method"], settings["dataset"], settings.get("own") or {}
     dropout, recipe = _default(settings)
     found = {"variant": method["variant"]} if method["variant"] != "paper" else {}
@@ -78,7 +108,7 @@ def _part(name: str, value) -> str:
 def row_name(settings: Mapping,  # of a training record
              ) -> str:  # "trades-beta6", "rst-lambda.5-released", "at-eps.2-epochs12-bfloat16"
     "The name of a row in file names: all of its settings but profile, data set, network and seed."
-    label = re.sub(r"[(,\s]", "-", settings["method"]["label"].lower()).replace("=", "").replace(")", "")
+    label = re.sub(r"[(,\s]", "-", _check_settings(settings)["method"]["label"].lower()).replace("=", "").replace(")", "")
     return label + "".join(_part(name, value) for name, value in departures(settings).items()) + (f"-{settings['test_labels']}" if "test_labels" in settings else "")
 
 # %% ../nbs/00bb_runs.ipynb #e44c63cb
@@ -87,11 +117,12 @@ _GREEK = {"lam": "lambda"}
 
 
 def setting_text(name: str,  # of a setting, as in `departures`
-                 value: object,  # its value, as JSON has it
+                 value: Any,  # its value, as JSON has it
                  ) -> str:  # "eps .2", "12 epochs", "bfloat16", "ema 0.999"
     "A departure as a table says it."
+    check_kind("name", name, str)
     if name in ("variant", "precision"): return str(value)
-    if name in _COUNTED: return f"all {_COUNTED[name]}" if value is None else f"{value:,} {_COUNTED[name]}"
+    if name in _COUNTED: return f"all {_COUNTED[name]}" if value is None else f"{check_count('value', value, 0):,} {_COUNTED[name]}"
     shown = number_text(value, zero=name in _KEEP_ZERO) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
     return f"{_GREEK.get(name, name).replace('_', ' ')} {shown}"
 
@@ -99,7 +130,7 @@ def setting_text(name: str,  # of a setting, as in `departures`
 def row_label(settings: Mapping,  # of a training record
               ) -> str:  # "AT, eps .2, 12 epochs, bfloat16"
     "How a row is called in a table: its method, and whatever departs from the default of its profile."
-    return ", ".join([settings["method"]["label"], *(setting_text(name, value) for name, value in departures(settings).items())])
+    return ", ".join([_check_settings(settings)["method"]["label"], *(setting_text(name, value) for name, value in departures(settings).items())])
 
 # %% ../nbs/00bb_runs.ipynb #83c1cbfd
 @dataclass(frozen=True)
@@ -128,14 +159,18 @@ class RunName:
         return "-".join((self.dataset, self.arch, self.row, self.profile)).lower()
 
     @classmethod
+    def of(cls, record: Mapping,  # of a training run
+           name: str = "record") -> "RunName":  # what it is called in errors
+        "The name of a record's run; `ValueError` names what the record lacks, or the value of a wrong type."
+        return run_name(_check_record(record, name)["settings"])
+
+    @classmethod
     def parse(cls, path: str | Path) -> "RunName":  # any path that ends like a record's
         "The words of a record's path; `ValueError` for a path that is not one of a run."
         *head, name = Path(path).parts or ("",)
         match = re.fullmatch(r"(?P<row>.+)-seed(?P<seed>\d+)\.json", name)
         for study, where in ((None, head[-3:]), (head[-1] if head else None, head[-4:-1])):
-            if match and len(where) == 3 and where[0] in PROFILES:
-                profile, dataset, arch = where
-                return cls(profile, dataset, arch, match["row"], int(match["seed"]), study)
+            if match and len(where) == 3 and where[0] in PROFILES: return cls(where[0], where[1], where[2], match["row"], int(match["seed"]), study)
         raise ValueError(f"{path}: it must end in <profile>/<dataset>/<network>/<row>-seed<number>.json, with a profile of {', '.join(PROFILES)}")
 
 # %% ../nbs/00bb_runs.ipynb #6e6f6610
@@ -143,6 +178,7 @@ def run_name(settings: Mapping,  # of a training record
              study: str | None = None,  # name of the study that it belongs to, or None
              ) -> RunName:
     "The name of a run by its settings."
+    _check_settings(settings), check_kind("study", study, str, type(None))
     return RunName(settings["profile"], settings["dataset"], settings["arch"], row_name(settings), settings["seed"], study)
 
 # %% ../nbs/00bb_runs.ipynb #acf592e4
@@ -200,7 +236,8 @@ def table_row(number: int,  # of a table whose rows are runs: 2, 3, 4 or 9 to 14
 def each_row(rows: Iterable[Mapping],  # settings by name; a list of values means one row for each of them
              ) -> Iterator[dict]:  # settings by name, of single values
     "Rows in which every value stands alone."
-    for row in rows:
+    for row in check_kind("rows", rows, list, tuple, Iterator):
+        check_kind("rows, one of them", row, Mapping)
         choices = [v if isinstance(v, list) else [v] for v in row.values()]
         yield from (dict(zip(row, values)) for values in product(*choices))
 

@@ -17,6 +17,7 @@ import warnings
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from torch import nn
 from .arguments import check_count, check_kind, check_number
 from .attacks import Threat
 from .checkpoints import read_checkpoint
-from .checks import check_values, unknown_name, warn_of_tiny
+from .checks import check_choice, check_values, unknown_name, warn_of_tiny
 from .commands import Command, add_settings, fraction, given_settings, option, parse_option, whole
 from .data import DATASETS, Data, Split, load, own_data
 from .files import atomic_write, check_writable, clear_leftovers, lock, results_folder
@@ -34,13 +35,13 @@ from .fitting import augmented, fit, hold_out, replayable
 from .measuring import evaluate, subsets
 from .methods import METHODS, VARIANTS, Method, make_method, own_methods
 from .networks import ARCHS, build, own_networks
-from .paper import published_row
+from .paper import ROW_TABLES, published_row
 from .processes import ProcessGroup, find_group
 from .recipes import (AUGMENTS, PRECISIONS, PRINTED_DROPOUT, PROFILES, RADIUS, Recipe, Tools, default_strengths, find_augment, find_dropout,
                                find_recipe)
 from .records import environment, finished, save_weights, source, write_record
 from ._renames import renamed
-from .runs import departures, run_name, table_row
+from .runs import RunName, departures, run_name, table_row
 from .training_state import EVERY, DivergedError, EarlyStopping
 
 # %% ../nbs/05_train.ipynb #6fa05c4f
@@ -263,6 +264,7 @@ def printed_row(settings: Mapping,  # of a training record
                 attack: str = "pgd",  # "pgd" or "mt"
                 ) -> dict | None:  # with its table number under "table"
     "The paper's row of the same data set, network, method, strength, radius and dropout; None where it has none."
+    check_choice("attack", attack, list(ROW_TABLES))
     if departures(settings).keys() - _SAME_ROW: return None
     dropout = settings["dropout"]
     if dropout is not None and dropout != PRINTED_DROPOUT.get(settings["dataset"]): return None
@@ -272,17 +274,29 @@ def printed_row(settings: Mapping,  # of a training record
 def comparable(settings: Mapping,  # of a training record
                ) -> bool:
     "Whether a row was trained with the printed settings, so that its difference from the printed row means something."
-    return settings["profile"] == "paper" and not departures(settings).keys() - {"dropout", "pgd_train", "mt"} and printed_row(settings) is not None
+    return not departures(settings).keys() - {"dropout", "pgd_train", "mt"} and settings["profile"] == "paper" and printed_row(settings) is not None
+
+# %% ../nbs/05_train.ipynb #642a23f1
+_ABSENT = object()  # stands for a number that a record does not have
+
+
+def _measured(metrics: Mapping, column: str, attack: str) -> float | None:
+    "A number of a run, under an attack where there are several; `ValueError` where it is absent or no number."
+    value = metrics.get(column, _ABSENT)
+    if isinstance(value, Mapping): column, value = f"{column}.{attack}", value.get(attack, _ABSENT)
+    if value is _ABSENT: raise ValueError(f"record.metrics: it must have {column}, a number or None")
+    return None if value is None else check_kind(f"record.metrics.{column}", value, Real)
 
 
 def beside_paper(record: dict,  # of a training run
                  ) -> list[dict]:  # per attack our row and the paper's, if it has one: percent, Lipschitz, and n images under attack
     "A run's row beside the paper's, marked by whose it is."
+    RunName.of(record)
     s, metrics, rows = record["settings"], record["metrics"], []
     for attack in ("pgd", "mt"):
-        ours = {c: metrics[c][attack] if isinstance(metrics[c], dict) else metrics[c] for c in COLUMNS}
+        ours = {c: _measured(metrics, c, attack) for c in COLUMNS}
         head = {"attack": attack, "method": s["method"]["label"]}
-        rows.append({"whose": f"ours ({s['profile']})", **head, **ours, "n": metrics["counts"][f"adv_test_acc/{attack}"]})
+        rows.append({"whose": f"ours ({s['profile']})", **head, **ours, "n": _measured(metrics, "counts", f"adv_test_acc/{attack}")})
         printed = printed_row(s, attack)
         if printed: rows.append({"whose": f"the paper's (Table {printed['table']})", **head, **{c: printed.get(c) for c in COLUMNS}, "n": None})
     return rows

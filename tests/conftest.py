@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,16 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PRELOADED = ["robustacc.train", "robustacc.site", "snakemake.cli", "snakemake.workflow", "snakemake.scheduling.job_scheduler", "psutil", "yaml", "safetensors.torch",
              "jsonschema", "sklearn.datasets", "sklearn.model_selection", "tqdm", "torch.optim.swa_utils", "torch._dynamo"]  # the last one because optimisers import it at their first step
+
+
+def pytest_terminal_summary(terminalreporter):
+    "What became of the values that test_entrances.py and test_fuzz.py gave: for each test that gave some, and the sum."
+    total = Counter()
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for outcomes in (value for name, value in report.user_properties if name == "outcomes" and report.when == "call"):
+            total.update(outcomes)
+            terminalreporter.write_line(f"{report.nodeid.split('[')[-1].rstrip(']')}: {sum(outcomes.values())} values: {outcomes}")
+    if total: terminalreporter.write_line(f"{total.total()} values in all: {dict(total)}")
 
 
 @pytest.fixture(scope="session")

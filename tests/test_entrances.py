@@ -14,7 +14,9 @@ import pkgutil
 import random
 import shutil
 import tempfile
+import types
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -47,12 +49,12 @@ BLOCKS = {  # what only other code of the package calls, with tensors or records
     "fitting": "replayable augmented", "guard": "find_modules mode_dependent ordinary weight_types input_gradient warn_of_flat check_repeatable", "ledger": "metric Paired compare",
     "lipschitz": "top_two_margin", "losses": "at_least_float32 cross_entropy margin carlini_wagner dlr divergence", "masking": "MaskingReport", "measuring": "subsets evaluate", "methods": "Method", "nearest": "NearestCertificates",
     "networks": "CNN1 CNN2 ResNet50 ResNet18 WideResNet", "planting": "Planted", "proof": "union Proof run",
-    "records": "environment source differences published_name save_weights RecordExistsError finished", "registry": "Registry", "results": "by_row",
-    "runs": "departures row_name row_label run_name setting_text each_row", "search": "Neighbours Pairs", "separation": "statistics show_pairs", "statistics": "Difference",
-    "streaming": "Certificate", "strong_attacks": "PeerAutoAttack", "theory": "SignedDistance ClassDistance WeakFeatures", "train": "Plan keep_freed_memory save_outcomes printed_row comparable beside_paper"}
+    "records": "environment source differences published_name save_weights RecordExistsError finished", "registry": "Registry",
+    "search": "Neighbours Pairs", "separation": "statistics show_pairs", "statistics": "Difference",
+    "streaming": "Certificate", "strong_attacks": "PeerAutoAttack", "theory": "SignedDistance ClassDistance WeakFeatures", "train": "Plan keep_freed_memory save_outcomes"}
 EVERYTHING = [None, True, 0, -1, 1, 2, .5, math.nan, math.inf, -math.inf, 10**30, 10**400, 1e-300, "", "x", "3", "\uff11", "inf", b"x", [], [0], [[1]], (1, 2), {}, {"a": 1}, set(), object(), np.array(3),
               np.zeros((2, 2)), np.zeros((2, 3, 3), np.uint8), np.array(["a"]), torch.zeros(2), torch.zeros(2, requires_grad=True), np.float32(.3), np.int64(2), 1j, Path("/nonexistent"),
-              lambda x: x, slice(3), -0., "a\0b", iter([1]), np.array([None]), np.datetime64("2020-01-01"), range(3), int, torch.zeros(2, 3).half(), pd.Series(["a", "b"]), Fraction(1, 3)]
+              lambda x: x, slice(3), -0., "a\0b", iter([1]), np.array([None]), np.datetime64("2020-01-01"), range(3), int, torch.zeros(2, 3).half(), torch.zeros(2, device="meta"), pd.Series(["a", "b"]), Fraction(1, 3)]
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,13 @@ def listed(f): return lambda v: f(np.asarray(v))
 TABLE = lambda a: pd.DataFrame(a.reshape(len(a), -1))  # noqa: E731
 NO_ARRAY = (None, 3, "x", b"x", {}, {"a": 1}, set(), object(), iter([1]), 1j, np.array(3), lambda x: x)
 IMAGES = Kind((torch.from_numpy, np.asfortranarray, read_only, lambda a: a[::-1][::-1], memoryview, lambda a: list(torch.from_numpy(a))),
-              (*NO_ARRAY, spoilt(math.nan), spoilt(math.inf), lambda a: a.astype(np.int64), lambda a: a.tolist(), lambda a: a.astype(complex), lambda a: a.astype(str), lambda a: a[:0], lambda a: a[:, 0, 0, 0]))
+              (*NO_ARRAY, spoilt(math.nan), spoilt(math.inf), lambda a: a.astype(np.int64), lambda a: a.tolist(), lambda a: a.astype(complex), lambda a: a.astype(str), lambda a: a[:0], lambda a: a[:, 0, 0, 0], lambda a: torch.from_numpy(a).to("meta")))
 POINTS = Kind((torch.from_numpy, np.asfortranarray, read_only, lambda a: a.astype(">f8"), lambda a: a.tolist(), lambda a: torch.from_numpy(a).requires_grad_(), TABLE),
-              (*NO_ARRAY, spoilt(math.nan), spoilt(-math.inf), lambda a: a.astype(complex), lambda a: a.astype(str), lambda a: a[:0]))
+              (*NO_ARRAY, spoilt(math.nan), spoilt(-math.inf), lambda a: a.astype(complex), lambda a: a.astype(str), lambda a: a[:0], lambda a: torch.from_numpy(a).to("meta")))
 LABELS = Kind((torch.tensor, np.asarray, tuple, listed(lambda a: a.astype(np.int32)), listed(lambda a: a.astype(">i8")), listed(read_only), listed(pd.Series), listed(lambda a: a.astype(object)),
                listed(lambda a: torch.from_numpy(a.astype(np.uint8)))),
               (*NO_ARRAY, listed(lambda a: a + .5), listed(lambda a: a.astype(float)), listed(lambda a: np.where(a == 1, math.nan, a)), listed(lambda a: np.eye(3)[a]), listed(lambda a: np.eye(3, dtype=int)[a]),
-               listed(lambda a: a[:, None]), listed(lambda a: a.astype(str)), listed(lambda a: a[:-1]), listed(lambda a: np.r_[a, a]), listed(lambda a: a.astype(np.uint64) + np.uint64(2**63))))
+               listed(lambda a: a[:, None]), listed(lambda a: a.astype(str)), listed(lambda a: a[:-1]), listed(lambda a: np.r_[a, a]), listed(lambda a: a.astype(np.uint64) + np.uint64(2**63)), listed(lambda a: torch.from_numpy(a).to("meta"))))
 NORM = Kind((lambda v: math.inf, lambda v: "Linf", lambda v: "inf", lambda v: "L_inf", lambda v: np.float64("inf"), lambda v: "ℓ∞"),
             (None, 0, 1, 3, "l1", "x", "", True, math.nan, -math.inf, "-inf", "-2", [2], "0", -2, np.zeros(2), object()))
 WRONG = ("x", b"x", "", "\uff11", [], {}, object(), 1j, math.nan, [1], np.zeros(2), "inf")
@@ -128,10 +130,10 @@ class NoGraph(nn.Module):
     def forward(self, v): return NET(v)
 
 
-MODEL_SAME = (lambda m: lambda v: m(v), lambda m: functools.partial(m), lambda m: m.forward, lambda m: nn.Sequential(m), lambda m: nn.DataParallel(m), lambda m: Returns(HasLogits),
+MODEL_SAME = (lambda m: lambda v: m(v), lambda m: functools.partial(m), lambda m: m.forward, lambda m: nn.Sequential(m), lambda m: nn.Sequential(nn.ReLU(inplace=True), m), lambda m: nn.DataParallel(m), lambda m: Returns(HasLogits),
               lambda m: Returns(lambda z: {"logits": z}), lambda m: torch.jit.script(m), lambda m: nn.Sequential(m, nn.Dropout(.5)).train())
 MODEL_REFUSED = (None, 3, "x", nn.Linear, [], Returns(lambda z: (z, z)), Returns(lambda z: {"a": z}), Returns(lambda z: z.detach().numpy()), Returns(lambda z: z[:, 0]), Returns(lambda z: z.argmax(1)),
-                 Returns(lambda z: z * math.nan), Returns(lambda z: z[:1]), Returns(lambda z: None), Returns(lambda z: z[:, :1]))
+                 nn.Sequential(nn.Flatten(), nn.Linear(16, 3, device="meta")), Returns(lambda z: z.to(torch.complex64)), Returns(lambda z: z * math.nan), Returns(lambda z: z[:1]), Returns(lambda z: None), Returns(lambda z: z[:, :1]))
 ONE_OUTPUT = MODEL_REFUSED[-1]                                                # legal where a margin is not needed
 MODEL = Kind(MODEL_SAME, (*MODEL_REFUSED, NoGraph(), Returns(lambda z: z.detach())))
 SMOOTH = Kind(MODEL_SAME, tuple(m for m in MODEL.refuse if m is not ONE_OUTPUT))
@@ -140,14 +142,24 @@ THREAT = Kind((lambda t: attacks.Threat(np.float64(.1), math.inf),), (None, .1, 
 ATTACK = only(None, attacks.PGD, "pgd", 3)
 DATA = only(None, X, "digits")
 ANY_SEED = Kind((np.int64,), tuple(v for v in FROM_0.refuse if not (type(v) is int and v == -1)))
-SMALL = dict(model=MODEL, images=IMAGES, labels=LABELS, threat=THREAT, seed=ANY_SEED, first=FROM_0, batch_size=MAYBE_COUNT, device=DEVICE)
+SMALL = dict(model=MODEL, images=IMAGES, labels=LABELS, threat=THREAT, seed=ANY_SEED, first=FROM_0, batch_size=MAYBE_COUNT, device=Kind((), (*DEVICE.refuse, "meta")))
 def small(attack): return dict(model=NET, images=X, labels=Y, attack=attack, threat=T, seed=0, first=0, batch_size=5, device="cpu")
 
 
 RECORD = sorted((files.checkout() / "results" / "smoke" / "digits" / "CNN2").glob("at-seed0.json"))[0]
+RUN = records.read_record(RECORD) | {"file": "x"}
+def changed(**values): return lambda d: {**d, **values}
+def lacking(key): return lambda d: {k: v for k, v in d.items() if k != key}
+
+
+SETTINGS = Kind((dict, types.MappingProxyType), (None, 3, "x", {}, [], [("a", 1)], {"kind": "train"}, *map(lacking, ("profile", "dataset", "arch", "method", "dropout", "eps", "recipe", "seed")), changed(method={}), changed(method=None), changed(method="AT"),
+                                               changed(method={"name": 3, "label": "AT", "variant": "paper"}), changed(recipe=[]), changed(recipe=None), changed(eps="x"), changed(seed=.5), changed(seed="0"), changed(profile=3), changed(profile="x"), changed(tools=[1]), changed(own="x")))
+RUN_RECORD = Kind((dict, types.MappingProxyType), (None, 3, "x", {}, [], {"kind": "train"}, lacking("settings"), lacking("metrics"), changed(settings={}), changed(settings=None), changed(metrics=None), changed(metrics=[])))
+METRICS = (changed(metrics={}), *(lambda d, c=c, v=v: {**d, "metrics": {**d["metrics"], c: v}} for c in ("test_acc", "gap", "adv_test_acc", "counts") for v in ("x", {}, [1], {"pgd": "x", "mt": 1.})))
+RUNS = Kind((tuple, iter), (3, None, [3], ["x"], [{}], [{"settings": {}}], {"a": 1}, *(lambda d, f=f: [f(d[0])] for f in (lacking("settings"), lacking("metrics"), changed(settings={"method": {}})))))
 SEARCHED = dict(queries=X[:4], query_labels=Y[:4], reference=X[4:], reference_labels=Y[4:], p="inf", backend="auto", memory=2**24, threads=1, device="cpu")
 REFERENCE = Kind(IMAGES.same, tuple(v for v in IMAGES.refuse if v is not None))
-SEARCH = dict(queries=IMAGES, query_labels=LABELS, reference=REFERENCE, reference_labels=LABELS, p=NORM, backend=NAME, memory=COUNT, threads=MAYBE_COUNT, device=DEVICE)
+SEARCH = dict(queries=IMAGES, query_labels=LABELS, reference=REFERENCE, reference_labels=LABELS, p=NORM, backend=NAME, memory=COUNT, threads=MAYBE_COUNT, device=Kind((), (*DEVICE.refuse, "meta")))
 WITHIN = dict(images=X, labels=Y, radius=.7, which="other", p="inf", memory=2**24, threads=1)
 STEPS = dict(steps=2, step=.2, start="uniform", keep="final", mode="eval", dtype=None, restarts=1)
 STEP = dict(steps=FROM_0, step=Kind((np.float64,), (*WRONG, None, 0, -1, math.inf)), start=NAME, keep=NAME, mode=NAME, dtype=only("float16", torch.int32), restarts=COUNT, loss=NAME, variant=NAME, queries=COUNT,
@@ -259,9 +271,9 @@ FUNCTIONS = {  # name: the function, a valid call, and the kinds of its paramete
     "methods.make_method": (None, dict(name="trades", beta=6., variant="paper", dtype=None, label_smoothing=None), dict(STRENGTH, name=NAME, beta=MAYBE)),
     "fitting.fit": (fitted,
                     dict(data=DIGITS.take(train=20, test=10), method=methods.Natural(), recipe=recipes.Recipe(1, 1e-3), eps=.1, seed=0, device="cpu", ema=None, weight_decay=None, every=1e9),
-                    dict(data=DATA, method=only(None, methods.Natural, "at"), recipe=only(None), eps=MAYBE_RADIUS, seed=FROM_0, device=DEVICE, ema=Kind((), (*WRONG, 1, 2, -1)),
+                    dict(data=DATA, method=only(None, methods.Natural, "at"), recipe=only(None), eps=MAYBE_RADIUS, seed=FROM_0, device=Kind((), (*DEVICE.refuse, "meta")), ema=Kind((), (*WRONG, 1, 2, -1)),
                          weight_decay=Kind((), (*WRONG, -1, math.inf)), every=Kind((), (*WRONG, None, -1)))),
-    "fitting.hold_out": (None, dict(data=DIGITS, share=.3, seed=0), dict(data=DATA, share=Kind((), (*WRONG, 0, 1, 2, -1)), seed=FROM_0)),
+    "fitting.hold_out": (None, dict(data=test_arguments.DIGITS.take(train=200, test=10), share=.3, seed=0), dict(data=DATA, share=Kind((), (*WRONG, 0, 1, 2, -1)), seed=FROM_0)),
     "fitting.tensorboard": (tidied(lambda folder: fitting.tensorboard(folder) and None), dict(folder="x"), dict(folder=WRITTEN)),
     "recipes.Recipe": (None, dict(epochs=2, lr=.1, milestones=(1,), optimiser="sgd", momentum=.9, batch_size=3, reduction="sum", train=None, test=None, pgd_train=None, mt=None, precision="float32"),
                        dict(epochs=FROM_0, lr=POSITIVE, milestones=Kind((list,), (3, "x", None, (-1,), (.5,))), optimiser=NAME, momentum=Kind((), (*WRONG, None, -1, 2)), batch_size=COUNT, reduction=NAME, train=MAYBE_COUNT, test=MAYBE_COUNT, pgd_train=MAYBE_COUNT,
@@ -278,13 +290,21 @@ FUNCTIONS = {  # name: the function, a valid call, and the kinds of its paramete
     "runs.number_text": (None, dict(value=.5), dict(value=Kind((np.float64,), ("x", None, [], object(), 1j)))),
     "runs.listed_rows": (None, dict(profile="smoke", datasets=None, studies=(), seeds=None), dict(profile=NAME, datasets=Kind((), (["x"], 3, "x")), studies=Kind((), (["x"], 3, "x")), seeds=Kind((), (["x"], 3, "x", [-1], [.5])))),
     "records.read_record": (None, dict(path=RECORD), dict(path=Kind((str,), (None, 3, "x", "", "a\0b", [], {}, math.nan, ".", "x" * 5000)))),
-    "records.write_record": (lambda path, record: records.write_record(path, record), dict(path=RECORD, record=json.loads(RECORD.read_text())), dict(path=Kind((str,), (None, 3, "a\0b", [], {}, "x" * 5000)), record=Kind((dict,), (None, 3, "x", {}, [], {"kind": "train"})))),
+    "records.write_record": (tidied(lambda path, record: records.write_record(path, record)), dict(path="a.json", record=RUN), dict(path=Kind((Path,), (None, 3, "a\0b", [], {}, "x" * 5000)), record=Kind((dict, types.MappingProxyType), (None, 3, "x", {}, [], {"kind": "train"}, lacking("settings"), changed(settings={}), changed(metrics=3))))),
     "records.find_records": (None, dict(dataset="digits", kind="train", folders=(RECORD.parents[3],)), dict(dataset=Kind((), (None, 3, [], "a\0b")), kind=Kind((), (None, 3, [])), folders=Kind((), (3, None, "a\0b", ["a\0b"])))),
+    **{f"train.{n}": (None, dict(settings=RUN["settings"], **({"attack": "pgd"} if n == "printed_row" else {})), dict(settings=SETTINGS, attack=NAME)) for n in ("printed_row", "comparable")},
+    "train.beside_paper": (None, dict(record=RUN), dict(record=Kind(RUN_RECORD.same, (*RUN_RECORD.refuse, *METRICS)))),
+    **{f"runs.{n}": (None, dict(settings=RUN["settings"]), dict(settings=SETTINGS)) for n in ("departures", "row_name", "row_label")},
+    "runs.run_name": (None, dict(settings=RUN["settings"], study="ledger"), dict(settings=SETTINGS, study=Kind((), (3, [], math.nan)))),
+    "runs.RunName of a record": (runs.RunName.of, dict(record=RUN, name="record"), dict(record=RUN_RECORD)),
+    "runs.setting_text": (None, dict(name="epochs", value=12), dict(name=Kind((), (3, None, [])), value=Kind((np.int64,), ([1], object(), "x", {})))),
+    "runs.each_row": (lambda rows: list(runs.each_row(rows)), dict(rows=[{"seed": [0, 1]}]), dict(rows=Kind((tuple,), (3, None, "x", [3], {"a": 1})))),
+    "results.by_row": (None, dict(records=[RUN]), dict(records=RUNS)),
     "records.load_trained": (lambda path: records.load_trained(path), dict(path=RECORD), dict(path=Kind((), (None, 3, "x", "", "a\0b", [])))),
     "publishing.publish": (lambda paths, runs, results: publishing.publish(paths, runs=runs, results=results), dict(paths=[], runs="_runs", results="results"),
                            dict(paths=Kind((), ("x", 3, None, [3], ["x"], ["a\0b"])), runs=Kind((), (None, 3, [], "a\0b")), results=Kind((), (None, 3, [], "a\0b")))),
     "publishing.clean_page": (None, dict(path=Path(__file__).parent.parent / "nbs" / "000b_files.ipynb"), dict(path=Kind((str,), (None, 3, "x", "", "a\0b", [])))),
-    **{f"results.{n}": (getattr(results, n), dict(records=[], attack="pgd"), dict(records=Kind((), (3, None, [3], ["x"], [{}])), attack=NAME)) for n in ("results_table", "against_paper")},
+    **{f"results.{n}": (getattr(results, n), dict(records=[RUN], attack="pgd"), dict(records=RUNS, attack=NAME)) for n in ("results_table", "against_paper")},
     "statistics.wilson": (None, dict(hits=3, n=7, z=1.96), dict(hits=FROM_0, n=COUNT, z=POSITIVE)),
     "statistics.upper_bound": (None, dict(k=1, n=7, confidence=.95), dict(k=FROM_0, n=COUNT, confidence=SHARE)),
     "statistics.half_width": (None, dict(percent=50., n=10), dict(percent=Kind((), (*WRONG, None, -1, 101, math.inf)), n=COUNT)),
@@ -365,7 +385,7 @@ FUNCTIONS = {  # name: the function, a valid call, and the kinds of its paramete
     "experiments.Trial": (None, dict(dataset="digits", method="at", n=64, eps=.1, width=1., noise=.1, kept="all", steps=3, seed=0, precision="float32"),
                           dict(dataset=NAME, method=NAME, n=COUNT, eps=RADIUS, width=Kind((np.float64,), (*WRONG, None, 0, -1, 9, True, math.inf)), noise=Kind((np.float64,), (*WRONG, None, -1, 2, True, math.inf)), kept=NAME, steps=COUNT, seed=FROM_0, precision=NAME)),
     "experiments.published_trials": (None, dict(kind="cost", dataset="digits", folders=(RECORD.parents[3],)), dict(kind=Kind((), (None, 3, [])), dataset=Kind((), (None, 3, [], "a\0b")), folders=Kind((list,), (3, None, "a\0b", ["a\0b"], [3])))),
-    "rows.all_rows": (None, dict(records=[json.loads(RECORD.read_text()) | {"file": "x"}]), dict(records=Kind((tuple, iter), (3, None, [3], ["x"], [{}], {"a": 1})))),
+    "rows.all_rows": (None, dict(records=[RUN]), dict(records=RUNS)),
     "rows.table_rows": (None, dict(number=2, rows=[]), dict(number=Kind((np.int64,), (*WRONG, None, 0, -1, 15, 2.5, True)), rows=Kind((tuple,), (3, None, [3], ["x"], [{}])))),
     "smoothness.orderings": (None, dict(rows=rows.all_rows([]), attack="pgd"), dict(rows=Kind((tuple, iter), (3, None, [3], ["x"], [{}])), attack=NAME)),
     "verdicts.pooled_spread": (None, dict(column="test_acc", rows=[[1., 2.], [3., 4., 5.], [5., 6., 8.]]), dict(column=NAME, rows=Kind((tuple, lambda v: [np.array(r) for r in v], lambda v: map(tuple, v)), (None, 3, "x", [3], ["ab"], [[1., math.nan]], [[1., 101.]], [[1., None]], [["a", "b"]])))),
@@ -420,42 +440,42 @@ def said_by_name(error: Exception, key: str, value) -> bool:
     return "unexpected keyword argument" in text or any(word and word.replace("_", " ") in text for word in words)
 
 
-ALIASES = {"source": ("model", "logits"), "target": ("model", "logits"), "points": ("weight", "images", "queries", "towards"), "weight": ("matrix", "bias"), "classes": ("label",), "read": ("images",), "found": ("report",), "hyper": ("method",), "towards": ("points",), "away": ("points",), "dataset": ("data set",), "examples": ("no such file",), "model": ("logits", "gradient", "classified"), "radii": ("eps", "radius", "distance"), "limits": ("limit", "check"), "net": ("linear, relu",), "queries": ("points", "images"), "reference": ("points", "images", "queries"), "fresh": ("points", "queries", "images"), "n": ("images",), "hits": ("n ",),
+ALIASES = {"settings": ("profile", "method"), "source": ("model", "logits"), "target": ("model", "logits"), "points": ("weight", "images", "queries", "towards"), "weight": ("matrix", "bias"), "classes": ("label",), "read": ("images",), "found": ("report",), "hyper": ("method",), "towards": ("points",), "away": ("points",), "dataset": ("data set",), "examples": ("no such file",), "model": ("logits", "gradient", "classified"), "radii": ("eps", "radius", "distance"), "limits": ("limit", "check"), "net": ("linear, relu",), "queries": ("points", "images"), "reference": ("points", "images", "queries"), "fresh": ("points", "queries", "images"), "n": ("images",), "hits": ("n ",),
            "attack": ("returned", "attacks"), "images": ("shape", "queries", "labels"), "labels": ("images",), "query_labels": ("images",), "reference_labels": ("images",), "first": ("index", "values", "percent"), "second": ("values", "percent"), "records": ("record",), "path": ("file", "record"), "paths": ("runs", "record", "file"),
            "step": ("steps",), "k": ("pairs",), "eps": ("radius",), "index": ("int64",), "dtype": ("mode",), "start": ("restarts",), "restarts": ("start",), "folders": ("path",), "z": ("n ",), "data": ("dataset",), "datasets": ("data set",), "studies": ("study",), "name": ("method",), "share": ("validation",), "n_first": ("n ",), "n_second": ("n ",)}
 
 
-def judge(function, call: dict, key: str, value, expected: str, right) -> str | None:
-    "What is wrong with the answer to one value, if anything."
+def judge(function, call: dict, key: str, value, expected: str, right) -> tuple[str, str | None]:
+    "What became of one value (right, refused by name, warned of, or used as it is), and what is wrong with that, if anything."
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try: found = function(**(call | {key: value}))
         except (ValueError, TypeError, OSError, ImportError) as error:
-            if expected == "same": return f"refused, though it means the same: {error}"[:150]
-            if isinstance(right, ImportError) and str(error) == str(right): return None if expected == "either" else "not refused: " + str(error)
-            if not said_by_name(error, key, value): return f"refused without its name: {type(error).__name__}: {error}"[:150]
-            return None
-        except Exception as error: return f"{type(error).__name__}: {error}"[:150]
-    if expected == "same" and not equal(right, found): return f"another result: {short(found)}"
-    if expected == "refuse" and not [w for w in warned if issubclass(w.category, UserWarning)]: return f"not refused: {short(found)}"
-    return None
+            if expected == "same": return "refused", f"refused, though it means the same: {error}"[:150]
+            if isinstance(right, ImportError) and str(error) == str(right): return "refused", None if expected == "either" else "not refused: " + str(error)
+            return "refused", None if said_by_name(error, key, value) else f"refused without its name: {type(error).__name__}: {error}"[:150]
+        except Exception as error: return "refused", f"{type(error).__name__}: {error}"[:150]
+    became = "right" if expected == "same" else "warned" if [w for w in warned if issubclass(w.category, UserWarning)] else "used"
+    if expected == "same" and not equal(right, found): return became, f"another result: {short(found)}"
+    return became, f"not refused: {short(found)}" if expected == "refuse" and became != "warned" else None
 
 
-def faults(name: str) -> tuple[list[str], int]:
-    "All that is wrong with a function, and how many values it was given."
+def faults(name: str) -> tuple[list[str], Counter]:
+    "All that is wrong with a function, and how many values had each outcome."
     function, (_, call, kinds) = function_of(name), FUNCTIONS[name]
-    rng, wrong, count = random.Random(f"{SEED} {name}"), [], 0
+    rng, wrong, outcomes = random.Random(f"{SEED} {name}"), [], Counter()
     try: right = function(**call)
-    except (OSError, ValueError, ImportError) as error: right = error         # a file or a library that is not there
+    except (OSError, ImportError) as error: right = error                     # a file or a library that is not there
     for key, valid in call.items():
         kind = kinds.get(key, ANY)
         tried = [("same", make(valid), i) for i, make in enumerate(kind.same)] if not isinstance(right, Exception) and valid is not None else []
         tried += [("refuse", v(valid) if inspect.isfunction(v) and v.__module__ == __name__ and v not in NO_ARRAY else v, i) for i, v in enumerate(kind.refuse)]
         tried += [("either", v, i) for i, v in enumerate(EVERYTHING)] + [("either", damaged(rng, valid), i) for i in range(8)]
         for expected, value, i in tried:
-            count += 1
-            if fault := judge(function, call, key, value, expected, right): wrong.append(f"{key} = {short(value)} [{expected} {i}]: {fault}")
-    return wrong, count
+            became, fault = judge(function, call, key, value, expected, right)
+            outcomes["wrong" if fault else became] += 1
+            if fault: wrong.append(f"{key} = {short(value)} [{expected} {i}]: {fault}")
+    return wrong, outcomes
 
 
 @pytest.fixture(autouse=True)
@@ -467,10 +487,11 @@ def empty_folder(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_value_is_right_refused_by_name_or_warned_of(name, empty_folder):
-    wrong, count = faults(name)
-    assert not wrong, f"{len(wrong)} of {count} values:\n" + "\n".join(wrong[:60])
-    assert count >= LEAST
+def test_every_value_is_right_refused_by_name_or_warned_of(name, empty_folder, record_property):
+    wrong, outcomes = faults(name)
+    record_property("outcomes", dict(outcomes))                               # conftest.py prints their sums
+    assert not wrong, f"{len(wrong)} of {outcomes.total()} values:\n" + "\n".join(wrong[:60])
+    assert outcomes.total() >= LEAST
     assert list(empty_folder.iterdir()) == []
 
 
@@ -490,14 +511,14 @@ def test_no_public_function_is_left_out():
 if __name__ == "__main__":                                                    # the list of results
     import faulthandler
     import sys
-    total, bad = 0, 0
+    total = Counter()
     os.chdir(folder := tempfile.mkdtemp())
     os.environ["ROBUSTACC_DATA"] = "/nonexistent"
     for name in [n for n in FUNCTIONS if not sys.argv[1:] or n.startswith(tuple(sys.argv[1:]))]:
         faulthandler.dump_traceback_later(240, exit=True)
-        wrong, count = faults(name)
-        total, bad = total + count, bad + len(wrong)
-        print(f"{name}: {count} values, {len(wrong)} faults", flush=True)
+        wrong, outcomes = faults(name)
+        total += outcomes
+        print(f"{name}: {outcomes.total()} values, {dict(outcomes)}", flush=True)
         for line in wrong: print("   ", line)
-    print(len(FUNCTIONS), "functions,", total, "values,", bad, "faults; files left:", os.listdir(folder))
+    print(len(FUNCTIONS), "functions,", total.total(), "values:", dict(total), "; files left:", os.listdir(folder))
     shutil.rmtree(folder)

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import traceback
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -168,17 +169,27 @@ def outcome(module: str, arguments: list[str], folder: Path) -> tuple[str, str]:
             except SystemExit as status: end = status.code
             except BaseException: return "crashed", traceback.format_exc()
             if isinstance(end, str) and end != "started": print(end, file=sys.stderr)
-        text = said.getvalue() + "".join(f"warning: {w.message}\n" for w in warned if not issubclass(w.category, DeprecationWarning))
+        text = said.getvalue() + "".join(f"warning: {w.message}\n" for w in warned if not issubclass(w.category, (DeprecationWarning, FutureWarning)))
     finally: os.chdir(here)
     if "Traceback" in text: return "crashed", text
     if end == "started": return end, text
     return ("refused" if end == 2 else f"ended with {1 if isinstance(end, str) else end}"), text
 
 
+OUTCOMES = Counter()  # of the values of one command; "used" is what may be refused or not
+
+
 def short(text: str) -> str: return text if len(text) < 60 else f"{text[:20]}... ({len(text)} characters)"
 
 
 def judge(expected: str, found: str, said: str, name: str, text: str, right: bool = True) -> str | None:
+    "What is wrong, if anything; what became of the value is counted."
+    fault = fault_of(expected, found, said, name, text, right)
+    OUTCOMES["wrong" if fault else "refused" if found == "refused" else "warned" if "warning: " in said else "right" if expected == "accept" else "used"] += 1
+    return fault
+
+
+def fault_of(expected: str, found: str, said: str, name: str, text: str, right: bool) -> str | None:
     "What is wrong, if anything."
     if found == "crashed": return f"traceback: {said.strip().splitlines()[-1][:80]}"
     if found.startswith("ended with") and found != "ended with 0" and found != "ended with None": return f"exit status {found.split()[-1]}, not 2"
@@ -366,7 +377,8 @@ COMMANDS = dict(train=train, proof=proof, separation=separation, audit=audit, be
 
 
 def measured(name: str) -> dict[str, str]:
-    "What is wrong with a command now."
+    "What is wrong with a command now; the outcomes of its values are in OUTCOMES."
+    OUTCOMES.clear()
     with tempfile.TemporaryDirectory() as outer:
         (folder := Path(outer).resolve() / "a" / "b").mkdir(parents=True)
         return {key: fault.replace(str(folder), "FOLDER") for key, fault in COMMANDS[name](folder).items()}
@@ -374,14 +386,19 @@ def measured(name: str) -> dict[str, str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_value_is_right_refused_or_warned_of(name):
+def test_every_value_is_right_refused_or_warned_of(name, record_property):
     known, wrong = json.loads(KNOWN.read_text()).get(name, {}), measured(name)
+    record_property("outcomes", dict(OUTCOMES))                               # conftest.py prints their sums
+    assert OUTCOMES.total() >= LEAST
     assert not (new := {key: fault for key, fault in wrong.items() if key not in known}), json.dumps(new, indent=1, ensure_ascii=False)
     assert not (done := [key for key in known if key not in wrong]), f"these are right now: run python tests/test_fuzz.py, which takes them out of {KNOWN.name}: {done}"
 
 
 if __name__ == "__main__":
-    found = {name: measured(name) for name in [a for a in sys.argv[1:] if a in COMMANDS] or COMMANDS}
+    found = {}
+    for name in [a for a in sys.argv[1:] if a in COMMANDS] or COMMANDS:
+        found[name] = measured(name)
+        print(name, OUTCOMES.total(), "values:", dict(OUTCOMES), flush=True)
     for name, wrong in found.items(): print(name, json.dumps(wrong, indent=1, ensure_ascii=False), flush=True)
     known = json.loads(KNOWN.read_text()) if KNOWN.exists() else {}
     kept = found if "--rewrite" in sys.argv else {name: {key: fault for key, fault in wrong.items() if key in known.get(name, {})} for name, wrong in found.items()}
