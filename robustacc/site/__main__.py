@@ -38,7 +38,7 @@ def _process(root: str | Path) -> Path:
         if missing: raise RuntimeError(f"nbdev left out {', '.join(missing)}: does a folder above it begin with a dot?")
         _tidy(folder)
         atomic_write(stamp, json.dumps(now, indent=1))
-    for path in (root / "nbs").glob("*.bib"): shutil.copy2(path, folder / path.name)
+    for path in (*(root / "nbs").glob("*.bib"), *(root / "nbs").glob("pandoc/static/*")): shutil.copy2(path, folder / path.name)
     return folder
 
 # %% ../../nbs/10e_site_build.ipynb #6b73a4cf
