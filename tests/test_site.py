@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
 from robustacc.data import DATASETS
@@ -262,9 +263,10 @@ def test_a_claim_has_a_preview_of_its_own_and_a_citation(built):
 
 
 def test_a_page_names_its_preview(built):
-    found = render.read_pages(built / "_proc")
+    found, env = render.read_pages(built / "_proc"), Environment(loader=FileSystemLoader(built / "nbs" / "pandoc"))
+    env.filters |= {"inline": str, "flat": render.flat}
     for source, picture in (("findings/separated.ipynb", "preview-findings-separated.png"), ("01_measure.ipynb", "preview.png")):
-        text = render._page_html(built / "nbs" / "pandoc", found[source], ("", ""), [], found, {"title": "demo", "site-url": "https://demo.example.org/d"})
+        text = render._page_html(env.get_template("page.html"), found[source], ("", ""), [], found, {"title": "demo", "site-url": "https://demo.example.org/d"})
         assert f'<meta property="og:image" content="https://demo.example.org/d/{picture}">' in text
 
 
