@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from jinja2 import Environment, FileSystemLoader
+from PIL import Image
 
 from robustacc.data import DATASETS
 from robustacc.files import checkout
@@ -62,7 +64,7 @@ def notebook(path, *cells, **metadata):
     return path
 
 
-FINDINGS = ("index", "closest-pairs", "explorer", "how-robust", "ledger", "proved-trade-off", "random-labels", "smoothness")
+FINDINGS = ("index", "closest-pairs", "constructed", "explorer", "how-robust", "ledger", "proved-trade-off", "random-labels", "separated", "smoothness")
 LINKED = ("01_separation.ipynb", "02_theory.ipynb", "02a_conflicts.ipynb", "03a_lipschitz.ipynb", "04a_ledger.ipynb", "09a_smoothness.ipynb")  # chapters that the findings name
 METHOD = dict(name="TRADES", label="TRADES(beta=6)", variant="paper", steps=10, step=.2, beta=6.)
 RECORD = dict(kind="train", metrics={"test_acc": 97.5, "adv_test_acc": {"pgd": 80., "mt": 70.}, "counts": {"adv_test_acc/mt": 100}}, data={}, environment={}, source={"commit": "0123456789abcdef", "dirty": False}, seconds=1., schema=SCHEMA, settings=dict(
@@ -251,6 +253,23 @@ def test_the_front_page_asks_and_the_findings_say_what_was_not_run(built):
     assert "not run" in page(built, "findings/index.html") and "not decided" in page(built, "findings/index.html")
 
 
+def test_a_claim_has_a_preview_of_its_own_and_a_citation(built):
+    for name in FINDINGS:
+        title = pages.front_matter(pages.read_notebook(built / "_proc" / "findings" / f"{name}.ipynb"))
+        with Image.open(ROOT / "nbs" / "pandoc" / "static" / title["image"].removeprefix("/")) as picture:
+            assert (picture.text["Title"], picture.size) == (title["title"], (1200, 630)), "run the cell of nbs/10c_site_findings.ipynb that draws previews"
+        assert (built / "_docs" / title["image"].removeprefix("/")).exists()
+        if name not in ("index", "explorer"): assert f"findings/{name}.html" in page(built, f"findings/{name}.html").partition("@misc")[2]
+
+
+def test_a_page_names_its_preview(built):
+    found, env = render.read_pages(built / "_proc"), Environment(loader=FileSystemLoader(built / "nbs" / "pandoc"))
+    env.filters |= {"inline": str, "flat": render.flat}
+    for source, picture in (("findings/separated.ipynb", "preview-findings-separated.png"), ("01_measure.ipynb", "preview.png")):
+        text = render._page_html(env.get_template("page.html"), found[source], ("", ""), [], found, {"title": "demo", "site-url": "https://demo.example.org/d"})
+        assert f'<meta property="og:image" content="https://demo.example.org/d/{picture}">' in text
+
+
 def test_the_table_of_all_rows_has_ours_and_the_papers_and_so_have_its_files(built):
     text, rows = page(built, "findings/explorer.html"), json.loads(page(built, "results.json"))["rows"]
     ours = [row for row in rows if row["source"] == "ours"]
@@ -342,7 +361,7 @@ STUB = """#!{python}
 import json, pathlib, sys
 pathlib.Path({log!r}).write_text(json.dumps(sys.argv[1:]))
 proc = pathlib.Path(sys.argv[2])
-assert (proc / "_quarto.yml").exists() and (proc / "runs" / "index.ipynb").exists()
+assert (proc / "_quarto.yml").exists() and (proc / "runs" / "index.ipynb").exists() and (proc / "explorer.js").exists() and (proc / "preview.png").exists()
 out = proc / sys.argv[sys.argv.index("--output-dir") + 1]
 (out / "runs").mkdir(parents=True)
 {body}

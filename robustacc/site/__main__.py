@@ -31,14 +31,14 @@ def _process(root: str | Path) -> Path:
     for path in folder.glob("*.ipynb"):
         if path.name not in now or old.get(path.name) != now[path.name]: path.unlink()
     if any(not (folder / name).exists() for name in now):
-        call = f"from nbdev.serve import proc_nbs; proc_nbs('nbs', n_workers={min(4, os.cpu_count() or 1)})"
+        call = "import os; from nbdev.serve import proc_nbs; proc_nbs('nbs', n_workers=0); os._exit(0)"
         done = subprocess.run([sys.executable, "-c", call], cwd=root, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode: raise RuntimeError("nbdev could not process the notebooks:\n" + done.stderr.strip()[-2000:])
         missing = [name for name in now if not (folder / name).exists()]
         if missing: raise RuntimeError(f"nbdev left out {', '.join(missing)}: does a folder above it begin with a dot?")
         _tidy(folder)
         atomic_write(stamp, json.dumps(now, indent=1))
-    for path in (root / "nbs").glob("*.bib"): shutil.copy2(path, folder / path.name)
+    for path in (*(root / "nbs").glob("*.bib"), *(root / "nbs").glob("pandoc/static/*")): shutil.copy2(path, folder / path.name)
     return folder
 
 # %% ../../nbs/10e_site_build.ipynb #6b73a4cf

@@ -33,7 +33,7 @@ def _signature(symbol: Any, name: str) -> str:
     try: found = inspect.signature(symbol).parameters.values()
     except (TypeError, ValueError): return name
     bare = [p.replace(annotation=p.empty) for p in found if p.name != "self"]
-    parts = [str(p) for p in bare]
+    parts = [re.sub(r"<(?:function|class) '?(?:[\w.<>]+\.)?([\w<>]+)'?(?: at 0x\w+)?>", r"\1", str(p)) for p in bare]
     keyword = next((i for i, p in enumerate(bare) if p.kind is p.KEYWORD_ONLY), None)
     if keyword is not None and not any(p.kind is p.VAR_POSITIONAL for p in bare): parts.insert(keyword, "*")
     if len(call := f"{name}({', '.join(parts)})") <= 88: return call

@@ -80,8 +80,9 @@ def write_findings(proc: str | Path,  # the processed notebooks, and the pages o
     for name, (template, more) in _all_pages(templates, facts, {r["file"]: r for r in records}, executed).items():
         cell = prose(fill(templates, template, page=name.rpartition("/")[2], **facts, **more))
         said = front_matter({"cells": [cell]})
-        wide = name == "findings/explorer" or name.startswith("tables/table") or None
-        write_notebook(proc / f"{name}.ipynb", new_page(said["title"], said.get("description"), *without_heading([cell]), wide=wide))
+        wide, picture = name == "findings/explorer" or name.startswith("tables/table") or None, f"preview-{name.replace('/', '-')}.png"
+        image = f"/{picture}" if (templates.parent / "static" / picture).exists() else None
+        write_notebook(proc / f"{name}.ipynb", new_page(said["title"], said.get("description"), *without_heading([cell]), wide=wide, image=image))
     text, home = fill(templates, "home.md", **facts), read_notebook(proc / "index.ipynb")
     said, cells = front_matter(home) | front_matter({"cells": [prose(text)]}), [c for c in home["cells"] if c.get("id") != "home" and c["cell_type"] != "raw"]
     top = [{**cell, "id": "home"} for cell in without_heading([prose(text)])]

@@ -12,13 +12,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, lru_cache
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
+from pygments import formatters, highlight, lexers
 
 from ..data import DATASETS
 from ..files import atomic_write, checkout
@@ -140,9 +142,14 @@ def fragment(text: str,  # the markdown of a page
     if whole := re.fullmatch(r"```\{=html\}\n(.*)\n```", text.strip(), flags=re.S): return "", re.sub(r"&#(\d+);", lambda mark: mark[0] if chr(int(mark[1])) in "<>&\"'" else chr(int(mark[1])), whole[1])
     if kept and kept.exists(): done = kept.read_text(encoding="utf-8")
     else:
-        cite = ["--citeproc", f"--bibliography={bibliography}", "-Mlink-citations", "-Mreference-section-title=References"]
+        def coloured(block):
+            code = highlight(html.unescape(block[2]), lexers.get_lexer_by_name(block[1], stripnl=False), formatters.HtmlFormatter(nowrap=True))
+            return '<pre class="code"><code>' + re.sub('<span class="(?:n|nn|o|p|w)">([^<]*)</span>', r"\1", code).rstrip() + "</code></pre>"
+        keys = re.findall(r"@\w+\{\s*([^\s,]+)", bibliography.read_text(encoding="utf-8")) if bibliography else []
+        cite = ["--citeproc", f"--bibliography={bibliography}", "-Mlink-citations", "-Mreference-section-title=References"] if any(f"@{key}" in text for key in keys) else []
         done = pandoc(text, f"-Mroot={root}", f"-Mnames={names or ''}", "-f", "markdown", "-t", "html5", "--mathml", "--toc", "--toc-depth=3", "--wrap=none",
-                      f"--template={files[1]}", f"--lua-filter={files[0]}", *(cite if bibliography and "@" in text else []))
+                      "--no-highlight", f"--template={files[1]}", f"--lua-filter={files[0]}", *cite)
+        done = re.sub(r'<pre class="(bash|bibtex|json|python|sh|yaml)"><code>(.*?)</code></pre>', coloured, done, flags=re.S)
         if kept: atomic_write(kept, done)
     done = re.sub(r"<th([^>]*)></th>", r"<td\1></td>", re.sub(r"<h1(.*?)</h1>", r"<h2\1</h2>", done, flags=re.S))  # references; heads without text
     contents, _, body = done.partition("<!--body-->")
@@ -175,13 +182,14 @@ _BLOCKS = ("p", "li", "td", "th", "div", "h1", "h2", "h3", "h4", "figcaption", "
 
 class _PageText(HTMLParser):
     "The text of a page by section, its ids and links, and formulas that did not render."
-    skipped = {"script", "style", "annotation", "pre", "svg", "details"}
+    skipped = {"script", "style", "annotation", "pre", "svg", "details", "head", "header", "nav", "aside", "footer"}
     code = {"code", "pre", "script", "style", "annotation", "svg", "kbd", "textarea"}
 
-    def __init__(self):
+    def __init__(self, text: str):
         super().__init__(convert_charrefs=True)
         self.sections, self.ids, self.links, self.formulas = [["", "", ""]], [], [], []  # (id, heading, text) of sections
         self.depth, self.inside, self.heading, self.block = 0, 0, False, ""
+        self.feed(text)
 
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
@@ -205,37 +213,29 @@ class _PageText(HTMLParser):
         if found := re.search(r"\$[^$]+\$|\$\$", self.block): self.formulas.append(found[0])
         self.block = ""
 
+
+_read_page = lru_cache(10_000)(_PageText)
+
 # %% ../../nbs/10d_site_render.ipynb #32f641b9
-def _search_entries(page: Page, body: str) -> list[list[str]]:
+def _search_entries(page: Page, text: str) -> list[list[str]]:
     "What the search finds on a page."
-    reader = _PageText()
-    reader.feed(body)
-    reader.sections[0][2] = f"{page.description} {reader.sections[0][2]}"
-    return [[page.href + (f"#{name}" if name else ""), page.title, " ".join(heading.split()), " ".join(text.split())]
-            for name, heading, text in reader.sections if heading or text.strip() or not name]
+    return [[page.href + (f"#{name}" if name else ""), page.title, " ".join(heading.split()), " ".join([*([] if i else page.description.split()), *said.split()])]
+            for i, (name, heading, said) in enumerate(_read_page(text).sections) if heading or said.strip() or not name]
 
 # %% ../../nbs/10d_site_render.ipynb #5983f8d2
-def _page_html(assets: str | Path, page: Page, content: tuple[str, str], entries: Sequence[Entry], pages: dict[str, Page], site: dict) -> str:
+def _page_html(frame: Template, page: Page, content: tuple[str, str], entries: Sequence[Entry], pages: dict[str, Page], site: dict) -> str:
     "A complete page."
-    env = Environment(loader=FileSystemLoader(assets), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"inline": _inline_html, "flat": flat}
     order = [entry.source for entry in flat(entries)]
     at = order.index(page.source) if page.source in order else None
     near = [] if at is None else [(word, pages[order[n]]) for word, n in (("previous", at - 1), ("next", at + 1)) if 0 <= n < len(order)]
-    return env.get_template("page.html").render(page=page, contents=Markup(content[0]), body=Markup(content[1]), entries=entries, pages=pages,
-                                                site=site | ({"site-url": site["site-url"].rstrip("/") + "/"} if site.get("site-url") else {}), near=near, root="../" * page.href.count("/"), listed=at is not None)
+    return frame.render(page=page, contents=Markup(content[0]), body=Markup(content[1]), entries=entries, pages=pages,
+                        site=site | ({"site-url": site["site-url"].rstrip("/") + "/"} if site.get("site-url") else {}), near=near, root="../" * page.href.count("/"), listed=at is not None)
 
 # %% ../../nbs/10d_site_render.ipynb #eada3c68
 def _figure_store(out: Path, page: Page) -> Callable[[bytes, str], str]:
     "A function that writes pictures into `figures/` and gives back the address from the page."
-    names = iter(range(1, 10_000))
-    stem = page.href.removesuffix(".html").replace("/", "-")
-
-    def store(raw, suffix):
-        name = f"figures/{stem}-{next(names)}{suffix}"
-        (out / "figures").mkdir(exist_ok=True)
-        (out / name).write_bytes(raw)
-        return "../" * page.href.count("/") + name
+    names = (f"figures/{page.href.removesuffix('.html').replace('/', '-')}-{n}" for n in range(1, 10_000))
+    def store(raw, suffix): return "../" * page.href.count("/") + atomic_write(out / (next(names) + suffix), raw).relative_to(out).as_posix()
     return store
 
 # %% ../../nbs/10d_site_render.ipynb #caaa2572
@@ -246,6 +246,7 @@ def render_pandoc(proc: str | Path,  # the processed notebooks, with `_quarto.ym
                   ) -> None:
     "Write the whole site with pandoc."
     proc, out, assets = Path(proc), Path(out), Path(assets)
+    (out / "notebooks").mkdir()
     config = yaml.safe_load((proc / "_quarto.yml").read_text(encoding="utf-8"))
     pages = read_pages(proc)
     entries = sidebar(config, {source: page.title for source, page in pages.items()})
@@ -254,24 +255,25 @@ def render_pandoc(proc: str | Path,  # the processed notebooks, with `_quarto.ym
     named = [(name, page.href, place) for page, text in zip(pages.values(), texts) for name, place in re.findall(r"^#+ (\S+) \{#(\S+) \.api\}", text, flags=re.M)]
     once = Counter(name for name, _, _ in named)
     atomic_write(proc / ".names", json.dumps({name: f"{href}#{place}" for name, href, place in named if once[name] == 1}))
-    def make(text, page): return fragment(text, assets, bibliography, proc / ".pandoc", proc / ".names", "../" * page.href.count("/"))
-    with ThreadPoolExecutor(workers) as pool: done = list(pool.map(make, texts, pages.values()))
+    env = Environment(loader=FileSystemLoader(assets), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    env.filters |= {"inline": _inline_html, "flat": flat}
     code: dict = source() if assets.resolve().is_relative_to(checkout() or "/-") else {"dirty": True}
-    for page, (contents, body) in zip(pages.values(), done):
+
+    def make(text, page):
+        contents, body = fragment(text, assets, bibliography, proc / ".pandoc", proc / ".names", "../" * page.href.count("/"))
         own = page.origin.startswith("nbs/") and page.source != "index.ipynb" and code["dirty"] is False
         made = page.fields.get("made") or (f"By the code above, commit {code['commit'][:7]}." if own else "")
-        atomic_write(out / page.href, _page_html(assets, page, (contents, _captioned(body, made, _inline_html(page.title))), entries, pages, config["website"]))
-    found = [entry for page, (_, body) in zip(pages.values(), done) for entry in _search_entries(page, body)]
-    index = json.dumps(found, ensure_ascii=False, separators=(",", ":"))
-    atomic_write(out / "search.js", f"window.searchIndex = {index};\n")
+        whole = _page_html(env.get_template("page.html"), page, (contents, _captioned(body, made, _inline_html(page.title))), entries, pages, config["website"])
+        atomic_write(out / page.href, whole)
+        if page.origin == f"nbs/{page.source}" and (assets.parent / page.source).exists(): shutil.copy2(assets.parent / page.source, out / "notebooks" / page.source)
+        return _search_entries(page, whole)
+    with ThreadPoolExecutor(workers) as pool: found = sum(pool.map(make, texts, pages.values()), [])
+    atomic_write(out / "search.js", f"window.searchIndex = {json.dumps(found, ensure_ascii=False, separators=(',', ':'))};\n")
     for path in (assets / "site.css", assets / "site.js", assets.parent / "styles.css"): shutil.copy2(path, out / path.name)
     for path in (*(assets / "static").iterdir(), *proc.glob("*.csv"), *proc.glob("*.json")): shutil.copy2(path, out / path.name)
     if place := config["website"].get("site-url"):
         urls = "".join(f"<url><loc>{html.escape(f'{place.rstrip(chr(47))}/{page.href}')}</loc></url>\n" for page in pages.values())
         atomic_write(out / "sitemap.xml", f'<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{urls}</urlset>\n')
-    (out / "notebooks").mkdir()
-    for page in pages.values():
-        if page.origin == f"nbs/{page.source}" and (assets.parent / page.source).exists(): shutil.copy2(assets.parent / page.source, out / "notebooks" / page.source)
     if (proc / "records").exists(): shutil.copytree(proc / "records", out / "records")
 
 # %% ../../nbs/10d_site_render.ipynb #e01ccf27
@@ -289,17 +291,15 @@ def check_links(folder: str | Path,  # a site
                 unique: bool = True,  # whether an id that a page uses twice is reported too
                 ) -> list[Broken]:  # empty where all is well
     "Follow every internal link of every page, and look for formulas that did not render."
-    folder, readers = Path(folder).resolve(), {}
-    for path in sorted(folder.rglob("*.html")):
-        readers[path] = _PageText()
-        readers[path].feed(path.read_text(encoding="utf-8"))
-    broken = []
+    folder, broken = Path(folder).resolve(), []
+    readers = {path: _read_page(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.html"))}
+    missing = cache(lambda place, link: _missing(folder, place, link, readers))    # most links stand in the frame of every page
     for path, reader in readers.items():
         name = path.relative_to(folder).as_posix()
         broken += [Broken(name, f"#{i}", "the id is used twice") for i, n in Counter(reader.ids).items() if n > 1 and unique]
         broken += [Broken(name, formula, "a formula that did not render") for formula in dict.fromkeys(reader.formulas)]
         for link in dict.fromkeys(reader.links):
-            if reason := _missing(folder, path, link, readers): broken.append(Broken(name, link, reason))
+            if reason := missing(path if link[:1] in "#?" else path.parent / "-", link): broken.append(Broken(name, link, reason))
     return broken
 
 # %% ../../nbs/10d_site_render.ipynb #b960769a
