@@ -294,7 +294,7 @@ def audit(folder):
 def experiment(kind): return lambda folder: options_of(f"robustacc.{kind}", {"dataset": Choice(("digits", "mnist", "cifar10"), none=False), "runs": Place(), "minutes": Ratio(none=False, large=1e6)}, ["--runs=runs"], folder, ("_run_trials", "load"), n=51)
 
 
-def schedules(folder): return options_of("robustacc.schedules", {"dataset": Choice(("mnist", "cifar10"), none=False), "runs": Place()}, ["--runs=runs"], folder, ("_run", "load"), n=51)
+def schedules(folder): return options_of("robustacc.schedules", {"dataset": Choice(("mnist", "cifar10"), none=False), "runs": Place()}, ["--runs=runs"], folder, ("_run", "load"), n=80)
 
 
 def a_record(folder):
