@@ -164,7 +164,7 @@ def outcome(module: str, arguments: list[str], folder: Path) -> tuple[str, str]:
     try:
         with warnings.catch_warnings(record=True) as warned, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             warnings.simplefilter("always")
-            try: end = import_module(module).main(arguments)
+            try: end = (vars(place := import_module(module)).get("main") or place._main)(arguments)
             except Started: end = "started"
             except SystemExit as status: end = status.code
             except BaseException: return "crashed", traceback.format_exc()
@@ -305,6 +305,9 @@ def audit(folder):
 def experiment(kind): return lambda folder: options_of(f"robustacc.{kind}", {"dataset": Choice(("digits", "mnist", "cifar10"), none=False), "runs": Place(), "minutes": Ratio(none=False, large=1e6)}, ["--runs=runs"], folder, ("_run_trials", "load"), n=51)
 
 
+def schedules(folder): return options_of("robustacc.schedules", {"dataset": Choice(("mnist", "cifar10"), none=False), "runs": Place()}, ["--runs=runs"], folder, ("_run", "load"), n=80)
+
+
 def a_record(folder):
     "A small runs folder with a finished row, copied from the published ones."
     source = sorted((checkout() / "results" / "smoke" / "digits").glob("*/natural-seed0.json"))[0]
@@ -373,7 +376,7 @@ def site(folder):
     return wrong
 
 
-COMMANDS = dict(train=train, proof=proof, separation=separation, audit=audit, benchmark=benchmark, results=results, cost=experiment("cost"), label_noise=experiment("label_noise"), records=records, site=site)
+COMMANDS = dict(train=train, proof=proof, separation=separation, audit=audit, benchmark=benchmark, results=results, cost=experiment("cost"), label_noise=experiment("label_noise"), schedules=schedules, records=records, site=site)
 
 
 def measured(name: str) -> dict[str, str]:

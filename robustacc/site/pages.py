@@ -99,7 +99,7 @@ def kinds(folder: str | Path,  # `nbs/`
     return found
 
 # %% ../../nbs/10b_site_pages.ipynb #0c376df3
-_RECORDS = ("train", "ledger", "separation", "theory", "conflicts", "controls", "nearest", "proof", "staircase", "smoothness", "cost", "label_noise")  # kinds of records
+_RECORDS = ("train", "ledger", "separation", "theory", "conflicts", "controls", "nearest", "proof", "staircase", "smoothness", "cost", "label_noise", "schedule")  # kinds of records
 
 
 def read_records(trees: Sequence[str | Path],  # where to look; a later tree gives way to an earlier one
