@@ -255,11 +255,15 @@ def logits_of(output: object,  # what a model returned
 
 
 def check_device(device: str | torch.device,  # "cpu", "cuda:0", ...
+                 *,
+                 meta: bool = False,  # torch's device "meta", on which tensors have shapes and no numbers, will do
                  ) -> torch.device:
     "A device that exists; `ValueError` for any other."
-    try: return torch.empty(0, device=torch.device(device) if isinstance(device, str | torch.device) else "no device").device
+    try: found = torch.empty(0, device=torch.device(device) if isinstance(device, str | torch.device) else "no device").device
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {str(device)[:100]!r}: it must be one of this machine, such as 'cpu' ({str(error).splitlines()[0][:200]})") from error
+    if found.type == "meta" and not meta: raise ValueError("device 'meta': it must be one that holds numbers, such as 'cpu'")
+    return found
 
 
 def check_model(model: object,  # any map from images to logits
@@ -322,6 +326,7 @@ def to_float(images: np.ndarray | Tensor,  # any shape; uint8, or floats in [0, 
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise ValueError(f"images: dtype {images.dtype}; expected uint8 or floating point")
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point: raise ValueError(f"dtype {dtype!r}: it must be a floating point type of torch")
-    device = check_device(device)
+    device = check_device(device, meta=True)
+    if images.is_meta and device.type != "meta": raise ValueError("images: a tensor on the device 'meta': it must hold numbers")
     moved = images.to(device, non_blocking=True)
     return moved.to(dtype) / 255 if moved.dtype == torch.uint8 else moved.to(dtype)

@@ -30,7 +30,7 @@ _ATTACKERS = ("real", "8-bit")
 def _exact_radius(eps: float | str | Fraction,  # a radius in [0, 1] units: .031, 8/255, "8/255"
                   ) -> Fraction:  # exactly what was meant
     "The radius as a fraction, the simplest that gives the same float; `ValueError` if it is negative or not finite."
-    if isinstance(eps, Tensor) and eps.dim() == 0: eps = eps.detach().cpu().numpy()
+    if isinstance(eps, Tensor) and eps.dim() == 0: eps = as_array(eps, name="eps")
     if isinstance(eps, np.ndarray) and eps.ndim == 0: eps = eps[()]
     if isinstance(eps, bool | np.bool_): eps = str(eps)  # no number, though Python counts with it
     try: value = Fraction(eps) if isinstance(eps, (str, Fraction)) else Fraction(float(eps))
@@ -194,7 +194,7 @@ def optimal_robust_loss(images: ArrayLike,  # (n, ...) uint8, or float in any un
                         **search,  # options of `pairs_within`
                         ) -> OptimalLoss | list[OptimalLoss]:  # a list if `eps` is one
     "The least robust 0-1 loss of any classifier on the sample; `ValueError` for a radius, labels or pairs that cannot be right."
-    if isinstance(eps, Tensor): eps = eps.detach().cpu().numpy()[()]
+    if isinstance(eps, Tensor): eps = as_array(eps, name="eps")[()]
     single, p = isinstance(eps, (str, Fraction)) or np.ndim(eps) == 0, float(check_norm(p, name="norm p"))
     radii = [eps] if single else list(eps)
     check_number("seconds", seconds, 0), check_kind("pairs", pairs, Pairs, type(None))

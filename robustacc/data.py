@@ -372,7 +372,7 @@ def batches(
     check_kind("split", split, Split), check_kind("augment", augment, Augment, type(None))
     for name, value, low in (("batch_size", batch_size, 1), ("epoch", epoch, 0), ("start", start, 0)): check_count(name, value, low)
     if seed is not None: check_count("seed", seed, 0)
-    device = check_device(device)
+    device = check_device(device, meta=True)
     order, draws = (np.arange(len(split)), None) if seed is None else _draws(len(split), seed, epoch)
     return (_batch(split, order[at:at + batch_size], draws, augment, device) for at in range(start * batch_size, len(order), batch_size))
 

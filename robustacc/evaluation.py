@@ -73,7 +73,7 @@ def check_inputs(model: Callable,  # images (n, ...) in [0, 1] -> logits (n, C)
                  stochastic: bool = False,  # the model is meant to be random: its answers are not compared
                  ) -> tuple[np.ndarray, np.ndarray]:  # images and int64 labels; zeros if there are none
     "What a measure gets; `ValueError` for what is no model, no images or no labels, and for a model whose answers change."
-    if check_device(device).type == "meta": raise ValueError("device 'meta': it must be one that holds numbers, such as 'cpu'")
+    check_device(device)
     images = check_images(images, scan=False)
     labels = check_labels(labels, len(images)) if labelled else np.zeros(len(images), dtype=np.int64)
     check_count("first", first, 0, 2**62)
@@ -168,7 +168,7 @@ def _mask(among, n: int) -> np.ndarray:
     if mask.dtype != bool or mask.shape != (n,): raise ValueError(f"among of shape {mask.shape} and type {mask.dtype}: it must be ({n},) and bool")
     return mask
 
-# %% ../nbs/03_evaluation.ipynb #18dbc3cc
+# %% ../nbs/03_evaluation.ipynb #044acd7d
 def _versions(modules: list[nn.Module]) -> list[int]:
     "How often each parameter of some modules was written to."
     return [p._version for m in modules for p in m.parameters(recurse=False) if not p.is_inference()]

@@ -179,7 +179,7 @@ def _look_back(epoch: int,  # that has ended, counted from 1
     for callback in callbacks: entry |= callback(epoch, dict(entry), net) or {}
     return entry
 
-# %% ../nbs/04f_fitting.ipynb #522e1297
+# %% ../nbs/04f_fitting.ipynb #d96f8c07
 @contextmanager
 def _own_surroundings(device: str) -> Iterator[None]:
     "Within this context gradients are on, whatever surrounds it; the random numbers of torch are afterwards as before."
@@ -190,8 +190,7 @@ def _own_surroundings(device: str) -> Iterator[None]:
 def _check_fit(model: nn.Module, data: Data, method: Method, recipe: Recipe, seed: int, device: str) -> None:
     "`ValueError` for what is no network, data set, method or recipe, and for numbers out of range."
     for name, value, kind in (("model", model, nn.Module), ("data", data, Data), ("method", method, Method), ("recipe", recipe, Recipe)): check_kind(name, value, kind)
-    check_count("seed", seed, 0, 2**63 - 1), _check_weights(model)
-    if check_device(device).type == "meta": raise ValueError("device 'meta': it must be one that holds numbers, such as 'cpu'")
+    check_count("seed", seed, 0, 2**63 - 1), check_device(device), _check_weights(model)
     if (len(data.train) - 1) % recipe.batch_size == 0 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()): _check_single(model, data, recipe)
 
 
@@ -209,7 +208,7 @@ def _progress_bar(training: Training, data: Data, method: Method, recipe: Recipe
     n = len(data.train)
     return tqdm(total=recipe.epochs * n, initial=training.epoch * n + min(training.step * recipe.batch_size, n), desc=f"{data.name} {method.label}", unit="img", disable=not show)
 
-# %% ../nbs/04f_fitting.ipynb #c8827324
+# %% ../nbs/04f_fitting.ipynb #391a2b00
 def _check_weights(model: nn.Module) -> None:
     "`ValueError` for weights that cannot be trained."
     weights = list(model.parameters())

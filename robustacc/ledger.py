@@ -8,7 +8,7 @@ __all__ = ['LEDGER', 'metric', 'Paired', 'compare']
 # %% ../nbs/04a_ledger.ipynb #cc34e496
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,8 +138,8 @@ def metric(record: dict,  # of a training run
            path: Sequence[str],  # keys below `metrics`, such as ("adv_test_acc", "pgd")
            ) -> float:  # percent, but for the Lipschitz measure
     "A metric of a record by its path, NaN where there is none."
-    value = record["metrics"]
-    for key in path: value = value.get(key, math.nan) if isinstance(value, dict) else math.nan
+    value = check_kind("record.metrics", check_kind("record", record, Mapping).get("metrics"), Mapping)
+    for key in check_kind("path", path, tuple, list): value = value.get(key, math.nan) if isinstance(value, dict) else math.nan
     return value
 
 # %% ../nbs/04a_ledger.ipynb #3c8c907f

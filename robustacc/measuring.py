@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from .arguments import check_kind
 from .attacks import MultiTargeted, PGD, Threat
 from .checkpoints import digest, piecewise
+from .checks import check_device
 from .data import Data, Split
 from .evaluation import correct, robust
 from .lipschitz import local_lipschitz
@@ -41,6 +43,7 @@ def subsets(data: Data,  # both splits, as they are measured
             recipe: Recipe,  # says on how many examples
             ) -> dict[str, dict]:  # measurement -> n, choice; only those that do not take all
     "Which measurements of a row took only some examples, and how these were chosen."
+    check_kind("data", data, Data), check_kind("recipe", recipe, Recipe)
     return {key: {"n": len(at), "choice": "stratified, seed 0"} for key, at in _measured_on(data, recipe).items() if at is not None}
 
 # %% ../nbs/04g_measuring.ipynb #d67a9c97
@@ -66,6 +69,7 @@ def evaluate(model: nn.Module,  # images -> logits
              progress: bool = True,  # show a bar
              ) -> tuple[dict, dict[str, np.ndarray]]:  # metrics as in the record; per-example outcomes
     "One row: accuracies, accuracies under PGD-10 and MT, Lipschitz, gaps, intervals (percent)."
+    check_kind("data", data, Data), check_kind("recipe", recipe, Recipe), check_device(device)
     threat, chosen, pieces = Threat(data.eps if eps is None else eps), _measured_on(data, recipe), {}
     for key, positions in chosen.items():
         split = data.train if "train" in key else data.test

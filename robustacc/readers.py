@@ -23,7 +23,7 @@ import numpy as np
 from torch import Tensor
 
 from .arguments import check_kind, check_path
-from .checks import check_images, check_labels, unknown_name
+from .checks import as_array, check_images, check_labels, unknown_name
 from .pictures import read_folder, read_pictures, stack_pictures
 
 # %% ../nbs/02c_readers.ipynb #345d49ff
@@ -62,7 +62,7 @@ class LabelledSet:
 # %% ../nbs/02c_readers.ipynb #c15452cc
 def _words(values: object, name: str, n: int | None = None) -> tuple[str, ...]:
     "Names as words; `ValueError` unless there are n of them, all texts or numbers."
-    if isinstance(values, Tensor): values = values.detach().cpu().numpy()
+    if isinstance(values, Tensor): values = as_array(values, name=name)
     values = values.to_numpy() if hasattr(values, "to_numpy") else values
     if isinstance(values, np.ndarray) and values.ndim: values = (np.char.decode(values) if values.dtype.kind == "S" else values).tolist()
     if not isinstance(values, list | tuple): raise ValueError(f"{name} {type(values).__name__}: it must be a list of words")

@@ -24,6 +24,7 @@ from torch import nn
 
 from . import __version__
 from .arguments import check_kind, check_path
+from .checks import check_device
 from .data import own_data
 from .files import as_json, atomic_write, checkout, results_folder
 from .networks import build
@@ -47,7 +48,7 @@ def _processor() -> str:
 def environment(device: str = "cpu",  # the torch device of the run
                 ) -> dict:  # versions of package, python, torch, numpy; processor, device, threads
     "The machine and the versions of a run."
-    cuda = torch.device(device).type == "cuda"
+    cuda = check_device(device).type == "cuda"
     return {"robustacc": __version__, "python": platform.python_version(), "torch": torch.__version__,
             "numpy": _version("numpy"), "torchvision": _version("torchvision"), "system": platform.system(),
             "processor": _processor(), "threads": torch.get_num_threads(),
@@ -86,7 +87,7 @@ def differences(old: Mapping,  # settings of a finished run
                 new: Mapping,  # settings of the run that is asked for
                 ) -> list[str]:  # "name: old -> new", sorted; empty for equal settings
     "How two settings differ, for an error message; a setting that is absent counts as None, so that new options keep old records valid."
-    old, new = _flat(as_json(old)), _flat(as_json(new))
+    old, new = (_flat(as_json(check_kind(name, settings, Mapping))) for name, settings in (("old", old), ("new", new)))
     return [f"{k}: {old.get(k)!r} -> {new.get(k)!r}" for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
 
 # %% ../nbs/00c_records.ipynb #5b225c1e
@@ -179,6 +180,7 @@ def finished(path: str | Path,  # where the record would be
              settings: Mapping,  # the settings that are asked for
              ) -> dict | None:  # the record of a finished run with these settings, or None
     "The record of a finished run; `RecordExistsError` if a run with other settings lies there."
+    check_path("path", path), check_kind("settings", settings, Mapping)
     if not Path(path).exists(): return None
     record = read_record(path)
     changed = differences(record["settings"], settings)
@@ -259,6 +261,7 @@ def save_weights(model: nn.Module,  # any network
                  ) -> str:  # SHA-256 of the file, for the record
     "Write a model's parameters and buffers as safetensors."
     from safetensors.torch import save
+    check_kind("model", model, nn.Module), check_path("path", path)
     content = save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()})
     atomic_write(path, content)
     return hashlib.sha256(content).hexdigest()

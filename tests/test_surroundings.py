@@ -136,3 +136,11 @@ def test_no_call_touches_the_random_numbers_of_its_caller():
         before = state()
         call()
         assert state() == before, key
+
+
+@pytest.mark.parametrize("label", [-100, -1, 3])
+def test_a_label_that_is_no_class_has_no_loss(label):
+    "Torch's own cross-entropy is 0 for -100."
+    from robustacc.losses import cross_entropy
+    with pytest.raises(IndexError, match="out of bounds"): cross_entropy(torch.zeros(1, 3), torch.tensor([label]))
+    assert cross_entropy(torch.zeros(1, 3), torch.tensor([2])).item() == pytest.approx(np.log(3))
