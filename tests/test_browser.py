@@ -86,7 +86,7 @@ def test_no_page_overflows_says_an_error_or_asks_the_network(built, visit, width
     assert not found, json.dumps(found, indent=1)
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if name.startswith(("rows", "runs/results", "runs/separation-m"))])
+@pytest.mark.parametrize("name", [name for name in KINDS if name.startswith(("rows", "runs/results", "runs/separation-m", "tables/table-1", "tables/table-2", "tables/table-8"))])
 def test_designed_tables_are_not_cut_on_a_desk(visit, name):
     for width in (1400, 1280): assert visit(name, width).evaluate(CUT) == []
 
