@@ -222,5 +222,11 @@ def test_every_figure_and_table_has_a_number_a_caption_and_words(built, visit):
           ...[...document.querySelectorAll('article img')].filter(image => image.alt === 'The figure drawn by the code above').map(() => 'alt says nothing'),
           ...[...document.querySelectorAll('article figure figcaption')].filter(caption => !/^Figure \\d+\\./.test(caption.textContent.trim())).map(caption => `figure "${caption.textContent.slice(0, 50)}"`),
           ...[...document.querySelectorAll('article table')].filter(table => !table.closest('.parameters, .methods') && !/^(Table|Figure) \\d+\\. *\\S/.test((table.caption?.textContent || '').trim())).map(table => `table "${(table.caption || table).textContent.trim().slice(0, 50)}"`)]""")
+        here += page.evaluate("""() => {
+          const plain = element => { const copy = element.cloneNode(true); copy.querySelectorAll('.label, .made, .anchor').forEach(one => one.remove()); return copy.textContent.trim().replace(/\\.$/, ''); };
+          const heads = [...document.querySelectorAll('article :is(h1, h2, h3, h4)')];
+          return [...document.querySelectorAll('article :is(caption, figcaption)')].filter(caption => plain(caption) === plain(heads.filter(head => head.compareDocumentPosition(caption) & 4).at(-1)))
+            .map(caption => `only its heading: "${plain(caption)}"`);
+        }""")
         if here: wrong[name] = here
     assert not wrong, json.dumps(wrong, indent=1)
