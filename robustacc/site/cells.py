@@ -104,7 +104,7 @@ def _output(output: dict, options: dict[str, str], figure: Callable[[bytes, str]
     if kind == "error": return _boxed("\n".join(output.get("traceback", [])), "error")
     boxed = "::: {{.cell-output}}\n{}\n:::".format
     if "text/markdown" in data:
-        text = joined(data["text/markdown"])
+        text = joined(data["text/markdown"]).rstrip() + (f"\n\n: {options['tbl-cap']}" if options.get("tbl-cap") and joined(data["text/markdown"]).rstrip()[-1:] == "|" else "")
         return text if options.get("output") == "asis" else boxed(text)
     if "text/html" in data: return boxed(fenced(_table(joined(data["text/html"]), options.get("tbl-cap", "")), "=html"))
     mime = next((mime for mime in _IMAGES if mime in data), None)
