@@ -228,7 +228,7 @@ def test_a_graph_made_in_train_mode_is_refused_and_no_other(newcomer, capsys, wa
 def test_a_network_for_one_number_of_images_is_refused_in_one_line(newcomer, capsys, way, n, how):
     net, images = newcomer
     if way == "traced": torch.jit.trace(Four().eval(), images[:4]).save("model.pt2")
-    else: export(net, images[:n], dynamic_shapes=({0: torch.export.Dim("n", min=1, max=8)},) if way == "bounded" else None)
+    else: export(net, images[:n], dynamic_shapes=({0: torch.export.Dim("n", min=1, max=4)},) if way == "bounded" else None)
     assert run("benchmark", "model.pt2", *DATA) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: the model does not take images of shape (") and how in said and len(said.splitlines()) == 1, said

@@ -1,5 +1,6 @@
 """`import robustacc as ra`: what it loads, what it offers, and scripts as people outside would write them."""
 import ast
+import builtins
 import json
 import re
 from importlib import import_module
@@ -39,6 +40,39 @@ def test_the_chapter_shows_each_name_in_use(root):
     cells = json.loads((root / "nbs/11_front_door.ipynb").read_text())["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
     assert not (missing := set(ra._PLACES) - set(re.findall(r"\bra\.(\w+)", code))), missing
+
+
+def shown(root):
+    "The code cells of the chapter that a reader sees."
+    cells = json.loads((root / "nbs/11_front_door.ipynb").read_text())["cells"]
+    return [source for cell in cells if cell["cell_type"] == "code" and not (source := "".join(cell["source"])).startswith("#| hide")]
+
+
+def test_what_the_chapter_shows_imports_what_it_uses(root):
+    "All but the checks, of which the chapter says where they come from."
+    known, used = set(dir(builtins)), set()
+    for source in shown(root):
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Name): (used if isinstance(node.ctx, ast.Load) else known).add(node.id)
+            elif isinstance(node, ast.alias): known.add(node.asname or node.name)
+            elif isinstance(node, ast.FunctionDef | ast.ClassDef): known.add(node.name)
+            elif isinstance(node, ast.arg): known.add(node.arg)
+    assert used - known == {"test_eq", "test_close"}
+
+
+def test_the_chapters_foreign_model_takes_trained_weights_with_nothing_else_changed(root, monkeypatch):
+    "Weights as torchvision would download them: those of another network of the same kind."
+    torchvision = pytest.importorskip("torchvision")
+    import torch
+    source, = [cell for cell in shown(root) if "class Foreign" in cell]
+    assert source.count("resnet18()") == 1
+    torch.manual_seed(7)
+    stored = torchvision.models.resnet18().state_dict()
+    monkeypatch.setattr(torchvision.models.ResNet18_Weights, "get_state_dict", lambda *_, **__: stored)
+    found = {"torch": torch, "nn": torch.nn, "np": np, "ra": ra, "torchvision": torchvision, "test_eq": lambda a, b: None}
+    exec(source.replace("resnet18()", 'resnet18(weights="DEFAULT")'), found)
+    assert torch.equal(found["foreign"].net.fc.weight, stored["fc.weight"]) and ra.accuracy(found["foreign"], found["noise"], found["answers"]) == 1
+    with pytest.raises(ValueError, match="num_classes"): torchvision.models.resnet18(weights="DEFAULT", num_classes=10)      # why the chapter leaves it out
 
 
 RESNET = """
