@@ -24,7 +24,7 @@ from .attacks import PGD, Threat, ascend, check_threat, start_point
 from .losses import cross_entropy
 from .checks import check_choice, check_output
 from .evaluation import check_inputs, correct, pixel_batches, robust
-from .guard import find_modules, fixed_in_training, frozen, input_gradient, mode_dependent
+from .guard import find_modules, frozen, input_gradient, train_mode
 from .lipschitz import top_two_margin
 from .random_search import Square
 
@@ -140,7 +140,7 @@ def _state_findings(model: Callable, limits: Mapping[str, float]) -> list[_Findi
     modules = find_modules(model)
     norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     empty = [m for m in norms if m.running_mean is None or (m.num_batches_tracked is not None and m.num_batches_tracked == 0)]
-    moded, graph = sum(getattr(m, "training", False) and mode_dependent(m) for m in modules), fixed_in_training(model)
+    moded, graph = train_mode(model)
     found = _finding("train mode", moded + graph, limits)
     if graph and found.warning: found = replace(found, warning=_GRAPH if not moded else f"{found.warning}; {_GRAPH}")
     return [found, _finding("batch-norm statistics", len(empty), limits)]

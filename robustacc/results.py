@@ -176,6 +176,14 @@ def _beside_table(number: int,  # of a table whose rows are runs: 2, 3, 4 or 9 t
                   if (same := printed_row(runs[0]["settings"], attack)) and _identity(same) == _identity(printed)]
     return shown
 
+# %% ../nbs/09_results.ipynb #de1be468
+def _nothing(folders: Sequence[Path]) -> str:
+    "Where records of ours were looked for, and where the published ones are."
+    looked = [f"{folder}{'' if folder.is_dir() else ' (no such folder)'}" for folder in dict.fromkeys(map(results_folder, folders))]
+    root = checkout()
+    where = f"in {root / 'results'}" if root else "in the folder results of a checkout (git clone https://github.com/robustacc/robustacc)"
+    return f"no record of these rows in {' or '.join(looked)}" + ("" if root and root / "results" in map(results_folder, folders) else f"; published records lie {where}: start the command there, or name it with --results")
+
 # %% ../nbs/09_results.ipynb #3bfaf53b
 def _options(parser: ArgumentParser) -> None:
     "Which table or data set, and where to look."
@@ -190,14 +198,6 @@ def _text(value: object) -> str:
     "A cell of a printed table."
     if isinstance(value, list): return f"{value[0]:.1f} to {value[1]:.1f}"
     return f"{value:.2f}" if isinstance(value, float) else "-" if value in (None, "") else str(value)
-
-
-def _nothing(folders: Sequence[Path]) -> str:
-    "Where records of ours were looked for, and where the published ones are."
-    looked = [f"{folder}{'' if folder.is_dir() else ' (no such folder)'}" for folder in dict.fromkeys(map(results_folder, folders))]
-    root = checkout()
-    where = f"in {root / 'results'}" if root else "in the folder results of a checkout (git clone https://github.com/robustacc/robustacc)"
-    return f"no record of these rows in {' or '.join(looked)}" + ("" if root and root / "results" in map(results_folder, folders) else f"; published records lie {where}: start the command there, or name it with --results")
 
 
 def _show(options: Namespace) -> dict:

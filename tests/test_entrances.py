@@ -46,7 +46,7 @@ BLOCKS = {  # what only other code of the package calls, with tensors or records
     "conflicts": "OptimalLoss Tradeoff check_certificate", "curation": "Curation", "data": "Split Data",
     "dropout": "effects interactions",
     "evaluation": "channels_last pixel_batches check_inputs Robustness", "experiments": "trials_command", "files": "as_json checkout clear_leftovers LockedError",
-    "fitting": "replayable augmented", "guard": "find_modules mode_dependent ordinary weight_types input_gradient warn_of_flat check_repeatable", "ledger": "Paired compare",
+    "fitting": "replayable augmented", "guard": "find_modules train_mode ordinary weight_types input_gradient warn_of_flat check_repeatable", "ledger": "Paired compare",
     "lipschitz": "top_two_margin", "losses": "at_least_float32 cross_entropy margin carlini_wagner dlr divergence", "masking": "MaskingReport", "methods": "Method", "nearest": "NearestCertificates",
     "networks": "CNN1 CNN2 ResNet50 ResNet18 WideResNet", "planting": "Planted", "proof": "union Proof run",
     "records": "source published_name RecordExistsError", "registry": "Registry",
