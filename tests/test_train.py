@@ -96,17 +96,17 @@ def trained(chapter, tmp_path_factory):
 def test_papermill_trains_writes_the_record_and_shows_the_page(trained, chapter):
     folder, done = trained
     assert done.returncode == 0, done.stderr[-2000:]
-    record = json.loads((folder / "_runs/smoke/digits/CNN2/natural-epochs1-train360-seed0.json").read_text())
+    record = json.loads((folder / "_runs/smoke/digits/CNN2/natural-epochs1-n360-seed0.json").read_text())
     assert record["settings"]["recipe"]["epochs"] == 1 and record["metrics"]["counts"]["test_acc"] == 360
     assert 100 * 37 / 360 < record["metrics"]["test_acc"] <= 100          # better than the largest class alone
     page = (folder / "out.ipynb").read_text()
     assert "ours (smoke)" in page and "image/png" in page
     other = {**record, "settings": {**record["settings"], "recipe": {**record["settings"]["recipe"], "lr": .5}}}  # other settings of the profile, same name
-    (folder / "_runs/smoke/digits/CNN2/natural-epochs1-train360-seed0.json").write_text(json.dumps(other))
+    (folder / "_runs/smoke/digits/CNN2/natural-epochs1-n360-seed0.json").write_text(json.dumps(other))
     again = papermill(chapter, "again.ipynb", *TINY, cwd=folder)
     assert again.returncode != 0 and "holds a finished run of other settings" in again.stderr
-    assert json.loads((folder / "_runs/smoke/digits/CNN2/natural-epochs1-train360-seed0.json").read_text()) == other
-    (folder / "_runs/smoke/digits/CNN2/natural-epochs1-train360-seed0.json").write_text(json.dumps(record))
+    assert json.loads((folder / "_runs/smoke/digits/CNN2/natural-epochs1-n360-seed0.json").read_text()) == other
+    (folder / "_runs/smoke/digits/CNN2/natural-epochs1-n360-seed0.json").write_text(json.dumps(record))
 
 
 def test_without_an_output_path_and_stdout_redirected(trained, chapter):
