@@ -320,7 +320,7 @@ def check_repeatable(model: Callable,  # any map from images to logits
         first, again = ask(images), ask(images[some])
         moved = sum(b._version != v for b, v in zip(buffers, versions))
     remade = " and export or trace it again, since its graph is fixed in train mode" if _fixed_in_training(model) else ""
-    hint = f"call .eval() on every network behind it{remade}, or say that it is meant to be random (stochastic=True; --attacks rand)"
+    hint = f"call .eval() on every network behind it{remade}, or say stochastic=True (--attacks rand) if it is meant to be random"
     if moved: raise ValueError(f"the model changes while it is measured ({moved} buffers were written to in eval mode): {hint}")
     if len(first) != len(images) or len(again) != len(some) or not first.is_floating_point() or not first.isfinite().all() or not again.isfinite().all(): return      # another check's business
     apart, spread = (first[some] - again).abs().max(), first.max() - first.min()
