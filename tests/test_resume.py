@@ -131,7 +131,7 @@ def undisturbed(start, tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", ["plain", *(pytest.param(name, marks=pytest.mark.slow) for name in ROWS if name != "plain")])
 def test_killed_at_random_moments_a_run_ends_with_the_same_bits(name, start, finish, undisturbed, tmp_path):
     (options, every), rng, kills = ROWS[name], random.Random(name), []
     expected, seconds = undisturbed(name)

@@ -240,7 +240,7 @@ main(["--images", sys.argv[1], "--labels-file", sys.argv[2], "--backend", sys.ar
 """
 
 
-@pytest.mark.parametrize("backend", ["brute", "filter"])
+@pytest.mark.parametrize("backend", [pytest.param("brute", marks=pytest.mark.slow), "filter"])
 def test_ctrl_c_stops_it(tmp_path, backend):
     report = tmp_path / "a.json"
     process = subprocess.Popen([sys.executable, "-c", LONG, tmp_path / "x.npy", tmp_path / "y.npy", backend, report],

@@ -109,6 +109,7 @@ def test_papermill_trains_writes_the_record_and_shows_the_page(trained, chapter)
     (folder / "_runs/smoke/digits/CNN2/natural-epochs1-n360-seed0.json").write_text(json.dumps(record))
 
 
+@pytest.mark.slow
 def test_without_an_output_path_and_stdout_redirected(trained, chapter):
     folder, _ = trained                                                   # finished: the notebook has only to show it
     with (folder / "page.json").open("w") as page: done = papermill(chapter, None, *TINY, cwd=folder, stdout=page)
