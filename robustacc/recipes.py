@@ -74,7 +74,7 @@ PROFILES: dict[str, dict[str, tuple[tuple[str, ...], Recipe]]] = {  # profile ->
     "smoke": {"digits": (("CNN2", "CNN1"), Recipe(4, 2e-3, (3,), batch_size=32, mt=100, **_SMALL))},
     "quick": {"mnist": (("CNN2", "CNN1"), Recipe(6, 1e-3, (5,), train=5000, mt=500, **_SMALL)),
               "cifar10": (("CNN2", "CNN1"), Recipe(6, 1e-3, (5,), train=5000, mt=500, **_SMALL))},
-    "medium": {"mnist": (("CNN2", "CNN1"), Recipe(6, 1e-3, (4, 5), **_MEDIUM)),
+    "medium": {"mnist": (("CNN2", "CNN1"), Recipe(6, 2e-3, (4, 5), **_MEDIUM)),
                "cifar10": (("CNN2", "CNN1"), Recipe(6, 1e-3, (4, 5), **_MEDIUM))},
     "paper": {"mnist": (("CNN2", "CNN1"), Recipe(160, 1e-4, (40, 80, 120, 140), momentum=.9)),
               "svhn": (("WRN-40-10",), Recipe(60, 1e-2, (30, 50))),
