@@ -283,7 +283,7 @@ def autoattack_table(rows: list[dict]) -> list[str]:
     names = list(ENSEMBLES)
     lines = ["## AutoAttack, image by image", "",
              "APGD-CE, APGD-T, FAB-T and Square in this order, beside the same four of torchattacks and of pyautoattack (the code of AutoAttack's authors, repackaged), with nine targets and the same steps and queries for all "
-             f"(published: 100 and 5,000). The first test images; networks trained as rows of the smoke (digits) and quick profile, those of MNIST on 3,000 images for 4 epochs, AT of CIFAR-10 on 1,500. The sides take turns every {CHUNK} images; `ratio` is the median over these chunks "
+             f"(published: 100 and 5,000). The first test images; networks trained as rows of the smoke (digits) and quick profile, those of MNIST on 3,000 images for 4 epochs, AT of CIFAR-10 on 1,500. A side that was not asked shows -. The sides take turns every {CHUNK} images; `ratio` is the median over these chunks "
              "of CPU seconds here over those of the faster peer. Other programs shared the machine: only ratios count. In brackets: images whose outcome is another one than here. Target: counts within 1 in 200, the same survivors but for those, and a ratio of at most 1.05.", "",
              "| network | data | trained by | eps | steps, queries | images | right as they are | robust, robustacc | " + " | ".join(f"robust, {name}" for name in names) +
              " | seconds, robustacc | " + " | ".join(names) + " | ratio | met |", "|---|---|---|---:|---|---:|---:|---:|" + "---:|" * (2 * len(names) + 2) + "---|"]
