@@ -212,6 +212,17 @@ def test_a_second_build_is_the_same_and_calls_pandoc_for_nothing(built, monkeypa
     assert snapshot(built / "_docs") == before
 
 
+def test_a_site_whose_front_page_the_workflow_has_removed_is_built_again(built):
+    "Snakemake removes the output of a job, here `_docs/index.html`, before it starts the job; a second `make reproduce` must not end there."
+    old = page(built, "index.html")
+    (built / "_docs" / "index.html").unlink()
+    assert run(built, "--engine", "pandoc", "--check") == 0 and page(built, "index.html") == old
+    other = built / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("kept")
+    assert run(built, "--engine", "pandoc", "--out", "other") == 2 and (other / "thesis.txt").read_text() == "kept"
+
+
 def test_a_broken_link_is_found_and_the_old_site_stays(built, capsys):
     before = snapshot(built / "_docs")
     path = built / "nbs" / "02_train.ipynb"

@@ -108,7 +108,7 @@ def build(root: str | Path,  # the checkout
         except (OSError, ValueError) as error: raise ValueError(f"{name} {str(folder)[:300]!r}: it must be a folder ({getattr(error, 'strerror', None) or error})") from error
     named_out, out, trees = out, (root / str(out).replace("\0", "")).resolve(), [root / runs, root / results]
     kept = [(root / name).resolve() for name in map(str, ("nbs", "robustacc", "workflow", "tests", ".git", *trees))]
-    if "\0" in str(named_out) or root.is_relative_to(out) or any(out.is_relative_to(place) or place.is_relative_to(out) for place in kept) or out.exists() and not (out.is_dir() and ((out / "index.html").exists() or not any(out.iterdir()))):
+    if "\0" in str(named_out) or root.is_relative_to(out) or any(out.is_relative_to(place) or place.is_relative_to(out) for place in kept) or out.exists() and not (out.is_dir() and (not any(out.iterdir()) or any((out / name).exists() for name in ("index.html", "site.css", "site_libs")))):
         raise ValueError(f"out {str(named_out)!r}: it must be a new or empty folder or an older site, and not the checkout, a folder above it, or one of its sources")
     proc, records = _process(root), read_records(trees)
     for line in records[1]: print(f"robustacc.site: {line}", file=sys.stderr)
