@@ -32,10 +32,9 @@ def _exact_radius(eps: float | str | Fraction,  # a radius in [0, 1] units: .031
     "The radius as a fraction, the simplest that gives the same float; `ValueError` if it is negative or not finite."
     if isinstance(eps, Tensor) and eps.dim() == 0: eps = as_array(eps, name="eps")
     if isinstance(eps, np.ndarray) and eps.ndim == 0: eps = eps[()]
-    if isinstance(eps, bool | np.bool_): eps = str(eps)  # no number, though Python counts with it
     try: value = Fraction(eps) if isinstance(eps, (str, Fraction)) else Fraction(float(eps))
     except (TypeError, ValueError, OverflowError, ZeroDivisionError): value = Fraction(-1)
-    if value < 0: raise ValueError(f"eps {eps!r}: it must be a number of at least 0, such as .031 or '8/255'")
+    if value < 0 or isinstance(eps, bool | np.bool_): raise ValueError(f"eps {eps!r}: it must be a number of at least 0, such as .031 or '8/255'")
     if isinstance(eps, (str, Fraction)): return value
     simpler = (value.limit_denominator(most) for most in (1000, 10**6))
     return next((simple for simple in simpler if type(eps)(float(simple)) == eps), value)

@@ -205,25 +205,24 @@ def _least(plan: Mapping) -> str:
 _MEANING = {"inf": "no value differs by more than", "2": "an l2 distance of at most", "embedding": "a distance of features of at most"}
 
 
-def _findings(report: Mapping, table: bool) -> list[str]:
-    "What was found, as sentences."
+def _findings(report: Mapping, noun: str) -> list[str]:
+    "What was found, as sentences about images, or about the rows of a table."
     total, close = report["totals"], " or ".join(f"{_MEANING[space]} {radius:.4g}" for space, radius in report["radii"].items())
-    found = [f"{report['n']:,} images of {len(report['classes'])} classes. Close means {close}.",
-             f"{total['identical']:,} pair(s) of identical images and {total['pairs'] - total['identical']:,} of near-copies; "
-             f"to be left with none of them, at least {_least(report['remove']['all'])} image(s) would have to go.",
-             f"{total['conflicts']:,} close pair(s) have different labels; the fewest images to remove are {_least(report['remove']['conflicts'])}, "
+    found = [f"{report['n']:,} {noun}s of {len(report['classes'])} classes. Close means {close}.",
+             f"{total['identical']:,} pair(s) of identical {noun}s and {total['pairs'] - total['identical']:,} of near-copies; "
+             f"to be left with none of them, at least {_least(report['remove']['all'])} {noun}(s) would have to go.",
+             f"{total['conflicts']:,} close pair(s) have different labels; the fewest {noun}s to remove are {_least(report['remove']['conflicts'])}, "
              f"the fewest labels to change {report['relabel']['labels']:,} ({report['relabel']['ties']:,} tie(s))."]
     for what, name in (("parts", "across the split"), ("groups", "across groups")):
         if (across := report[what]) is not None:
             found.append(f"{across['pairs']:,} close pair(s) lie {name}, {across['identical']:,} of them identical and {across['conflicts']:,} with different labels; "
-                         f"they touch {across['images']:,} images.")
+                         f"they touch {across['images']:,} {noun}s.")
     if report["optimum"]:
         last = report["optimum"][-1]
         beside = f" (shuffled labels: {100 * last['shuffled'] / report['n']:.3g}%)" if last.get("shuffled") is not None else ""
-        found.append(f"At eps = {last['eps']:.4g} every classifier errs robustly on at least {100 * last['randomised'] / report['n']:.3g}% of these images{beside}."
+        found.append(f"At eps = {last['eps']:.4g} every classifier errs robustly on at least {100 * last['randomised'] / report['n']:.3g}% of these {noun}s{beside}."
                      if last["exact"] else f"At eps = {last['eps']:.4g} the optimal robust loss was not settled; it is at most {100 * last['share']:.3g}%.")
-    if table: found = [text.replace("image", "row") for text in found]
-    return [*found, *(f"Note: {note}." for note in report["notes"]), *_LIMITS[:1 if table else 2]]
+    return [*found, *(f"Note: {note}." for note in report["notes"]), *_LIMITS[:1 if noun == "row" else 2]]
 
 # %% ../nbs/02d_curation.ipynb #71f48257
 def _columns(data: LabelledSet) -> list[tuple[str, Any]]:
@@ -306,4 +305,4 @@ def curate(
         "relabel": relabel, "parts": _across(data.parts, close, codes, same, seconds), "groups": _across(data.groups, close, codes, same, seconds),
         "optimum": _optimum(data, close, order["inf"], draws, seconds) if "inf" in order else [],
         "pairs": _listed(data, close, same, relabel, listed), "nearest": _nearest(data, base, order, embedding, review, search), "sha256": base["sha256"]}
-    return Curation({**report, "findings": _findings(report, data.images.ndim == 2)}, close.first, close.second, close.distance)
+    return Curation({**report, "findings": _findings(report, "row" if data.images.ndim == 2 else "image")}, close.first, close.second, close.distance)

@@ -88,7 +88,7 @@ def _descend(model: nn.Module,  # whose parameters are moved
     group.all_reduce_gradients(model)
     optimiser.step()
 
-
+# %% ../nbs/04f_fitting.ipynb #87e671f4
 def _whole_step(model: nn.Module,  # whose parameters are moved
                 optimiser: torch.optim.Optimizer,  # by this
                 method: Method,  # per-example losses
@@ -186,28 +186,6 @@ def _own_surroundings(device: str) -> Iterator[None]:
     devices = [torch.device(device)] if str(device).startswith("cuda") else []
     with torch.random.fork_rng(devices=devices), torch.inference_mode(False), torch.enable_grad(): yield
 
-# %% ../nbs/04f_fitting.ipynb #6166851d
-def _check_fit(model: nn.Module, data: Data, method: Method, recipe: Recipe, seed: int, device: str) -> None:
-    "`ValueError` for what is no network, data set, method or recipe, and for numbers out of range."
-    for name, value, kind in (("model", model, nn.Module), ("data", data, Data), ("method", method, Method), ("recipe", recipe, Recipe)): check_kind(name, value, kind)
-    check_count("seed", seed, 0, 2**63 - 1), check_device(device), _check_weights(model)
-    if (len(data.train) - 1) % recipe.batch_size == 0 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()): _check_single(model, data, recipe)
-
-
-def _check_single(model: nn.Module, data: Data, recipe: Recipe) -> None:
-    "`ValueError` if batch norm cannot train on the last batch, which is a single example; tried on a copy."
-    weight = next(model.parameters())
-    try:
-        with _own_surroundings(str(weight.device)), torch.no_grad(): copy.deepcopy(model).train()(torch.zeros(1, *data.in_shape, device=weight.device, dtype=weight.dtype))
-    except ValueError as error: raise ValueError(f"batch_size {recipe.batch_size}: it must leave no single one of {len(data.train)} training images for the last batch, as batch norm cannot train on it ({error})") from error
-
-
-def _progress_bar(training: Training, data: Data, method: Method, recipe: Recipe, show: bool):
-    "A bar over all images of all epochs, at the place where the training is."
-    from tqdm import tqdm
-    n = len(data.train)
-    return tqdm(total=recipe.epochs * n, initial=training.epoch * n + min(training.step * recipe.batch_size, n), desc=f"{data.name} {method.label}", unit="img", disable=not show)
-
 # %% ../nbs/04f_fitting.ipynb #391a2b00
 def _check_weights(model: nn.Module) -> None:
     "`ValueError` for weights that cannot be trained."
@@ -226,6 +204,54 @@ def _check_answer(model: nn.Module, data: Data, device: str) -> None:
         except RuntimeError as error: raise ValueError(f"model: it does not take images of shape {tuple(images.shape)} and type float32: {str(error).strip().splitlines()[-1]}") from error
     if logits.shape[1] < data.n_classes: raise ValueError(f"model: it returns {logits.shape[1]} logits: they must be at least {data.n_classes}, one for each class")
     if not torch.equal(images, kept): raise ValueError("model: it writes into the images it is given, as x.sub_() and a first ReLU(inplace=True) do: it must leave them as they are")
+
+# %% ../nbs/04f_fitting.ipynb #6166851d
+def _check_fit(model: nn.Module, data: Data, method: Method, recipe: Recipe, seed: int, device: str) -> None:
+    "`ValueError` for what is no network, data set, method or recipe, and for numbers out of range."
+    for name, value, kind in (("model", model, nn.Module), ("data", data, Data), ("method", method, Method), ("recipe", recipe, Recipe)): check_kind(name, value, kind)
+    check_count("seed", seed, 0, 2**63 - 1), check_device(device), _check_weights(model)
+    if (len(data.train) - 1) % recipe.batch_size == 0 and any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in model.modules()): _check_single(model, data, recipe)
+
+
+def _check_single(model: nn.Module, data: Data, recipe: Recipe) -> None:
+    "`ValueError` if batch norm cannot train on the last batch, which is a single example; tried on a copy."
+    weight = next(model.parameters())
+    try:
+        with _own_surroundings(str(weight.device)), torch.no_grad(): copy.deepcopy(model).train()(torch.zeros(1, *data.in_shape, device=weight.device, dtype=weight.dtype))
+    except ValueError as error: raise ValueError(f"batch_size {recipe.batch_size}: it must leave no single one of {len(data.train)} training images for the last batch, as batch norm cannot train on it ({error})") from error
+
+# %% ../nbs/04f_fitting.ipynb #a8731b02
+def _progress_bar(training: Training, data: Data, method: Method, recipe: Recipe, show: bool):
+    "A bar over all images of all epochs, at the place where the training is."
+    from tqdm import tqdm
+    n = len(data.train)
+    return tqdm(total=recipe.epochs * n, initial=training.epoch * n + min(training.step * recipe.batch_size, n), desc=f"{data.name} {method.label}", unit="img", disable=not show)
+
+# %% ../nbs/04f_fitting.ipynb #6040f380
+def _train_epochs(training: Training,  # changed in place
+                  data: Data,  # learned and watched
+                  method: Method,  # per-example losses
+                  recipe: Recipe,  # how long and how fast
+                  threat: Threat,  # the perturbations to train against
+                  *,
+                  callbacks: Sequence[Callable[[int, dict, nn.Module], dict | None]],  # as in `fit`
+                  seed: int,  # of everything that is drawn
+                  device: str,  # where the model is
+                  group: ProcessGroup,  # who trains it
+                  keep: Callable,  # called after each batch, and with True after each epoch
+                  bar: Any,  # a progress bar of tqdm
+                  replayed: Callable | None,  # as in `_train_epoch`
+                  ) -> None:
+    "The epochs that are left."
+    net = training.model if training.average is None else training.average.module
+    while (epoch := training.epoch) < recipe.epochs:
+        rate = recipe.learning_rate(epoch)
+        for parameters in training.optimiser.param_groups: parameters["lr"] = rate
+        loss = _train_epoch(training, data, method, recipe, threat, seed=seed, device=device, bar=bar, keep=keep, group=group, replayed=replayed)
+        entry = group.run_on_first(lambda: _look_back(epoch + 1, {"loss": loss, "lr": rate}, net, data, best=training.best, callbacks=callbacks,
+                                                     threat=threat, seed=seed, device=device))
+        training.history, training.step, training.total = [*training.history, entry], 0, 0.
+        keep(True)
 
 # %% ../nbs/04f_fitting.ipynb #1ee709b9
 def fit(model: nn.Module,  # trained in place
@@ -253,20 +279,13 @@ def fit(model: nn.Module,  # trained in place
         model.to(device, memory_format=torch.channels_last if recipe.channels_last else torch.preserve_format)
         _check_answer(model, data, device)
         group.broadcast(model.state_dict().values())
-        threat, average = Threat(data.eps if eps is None else eps), _averaging(model, ema) if ema else None
-        training, net = Training(model, make_optimiser(model, recipe, tools.weight_decay), average, best), average.module if average else model
+        threat = Threat(data.eps if eps is None else eps)
+        training = Training(model, make_optimiser(model, recipe, tools.weight_decay), _averaging(model, ema) if ema else None, best)
         replayed = Replayed(_whole_step(model, training.optimiser, method, recipe, threat, seed)) if replay and replayable(method, device, group) else None
         settings = {} if checkpoint is None else training_settings(model, data, method, recipe, best, eps=threat.eps, seed=seed, ema=ema, weight_decay=weight_decay)
         with keeping(training, checkpoint, every, settings, group) as keep, _progress_bar(training, data, method, recipe, progress and group.leads) as bar:
-            while (epoch := training.epoch) < recipe.epochs:
-                rate = recipe.learning_rate(epoch)
-                for parameters in training.optimiser.param_groups: parameters["lr"] = rate
-                loss = _train_epoch(training, data, method, recipe, threat, seed=seed, device=device, bar=bar, keep=keep, group=group, replayed=replayed)
-                entry = group.run_on_first(lambda: _look_back(epoch + 1, {"loss": loss, "lr": rate}, net, data, best=best, callbacks=callbacks,
-                                                     threat=threat, seed=seed, device=device))
-                training.history, training.step, training.total = [*training.history, entry], 0, 0.
-                keep(True)
-        if average: model.load_state_dict(average.module.state_dict())
+            _train_epochs(training, data, method, recipe, threat, callbacks=callbacks, seed=seed, device=device, group=group, keep=keep, bar=bar, replayed=replayed)
+        if training.average is not None: model.load_state_dict(training.average.module.state_dict())
         return training.history
 
 # %% ../nbs/04f_fitting.ipynb #946f7697

@@ -160,7 +160,8 @@ class RunName:
 
     @classmethod
     def of(cls, record: Mapping,  # of a training run
-           name: str = "record") -> "RunName":  # what it is called in errors
+           *, name: str = "record",  # what it is called in errors
+           ) -> "RunName":
         "The name of a record's run; `ValueError` names what the record lacks, or the value of a wrong type."
         return run_name(_check_record(record, name)["settings"])
 

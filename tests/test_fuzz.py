@@ -164,7 +164,7 @@ def outcome(module: str, arguments: list[str], folder: Path) -> tuple[str, str]:
     try:
         with warnings.catch_warnings(record=True) as warned, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             warnings.simplefilter("always")
-            try: end = (vars(place := import_module(module)).get("main") or place._main)(arguments)
+            try: end = import_module(module).main(arguments)
             except Started: end = "started"
             except SystemExit as status: end = status.code
             except BaseException: return "crashed", traceback.format_exc()
