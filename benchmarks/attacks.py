@@ -215,15 +215,29 @@ def trained(dataset: str, arch: str, method: str, runs: str) -> nn.Module:
 
 
 FITTED = {("mnist", m): {"train": 3000, "epochs": 4} for m in ("natural", "at", "trades")} | {("cifar10", "at"): {"train": 1500, "epochs": 4}}  # departures from the recipe: minutes
+STRANGER = "ResNet18"  # of torchvision; it is asked about AutoAttack on 100 images
+
+
+def departures(dataset: str, arch: str, method: str) -> dict[str, int]:
+    "What a network's training departs from its profile in."
+    return {"train": 2000, "epochs": 6} if arch == STRANGER else FITTED.get((dataset, method), {})
+
+
+def a_strangers(classes: int) -> nn.Module:
+    "torchvision's ResNet18 as it is, without weights: a network that the package does not know."
+    from torchvision.models import resnet18
+    return resnet18(num_classes=classes)
 
 
 def fitted(dataset: str, arch: str, method: str, runs: str) -> nn.Module:
     "A network trained as a row, kept where the row's weights are or would be; not measured, as that takes longer than the fit."
     from safetensors.torch import load_file
-    p = plan(dataset=dataset, arch=arch, method=method, results=runs, device="cpu", **FITTED.get((dataset, method), {}), **({"beta": 6} if method == "trades" else {}))
+    stranger = arch == STRANGER
+    p = plan(dataset=dataset, arch="CNN2" if stranger else arch, method=method, results=runs, device="cpu", **departures(dataset, arch, method), **({"beta": 6} if method == "trades" else {}))
     data, path = load(dataset), p.path.with_suffix(".safetensors")
+    if stranger: path = path.parent.parent / arch / path.name
     torch.manual_seed(p.seed)
-    model = build(p.arch, in_shape=data.in_shape, n_classes=data.n_classes, dropout=p.dropout)
+    model = a_strangers(data.n_classes) if stranger else build(p.arch, in_shape=data.in_shape, n_classes=data.n_classes, dropout=p.dropout)
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         fit(model, data.take(train=min(p.recipe.train or len(data.train), len(data.train))), p.method, recipe=p.recipe, eps=p.eps, seed=p.seed, device="cpu")
@@ -283,7 +297,7 @@ def autoattack_table(rows: list[dict]) -> list[str]:
     names = list(ENSEMBLES)
     lines = ["## AutoAttack, image by image", "",
              "APGD-CE, APGD-T, FAB-T and Square in this order, beside the same four of torchattacks and of pyautoattack (the code of AutoAttack's authors, repackaged), with nine targets and the same steps and queries for all "
-             f"(published: 100 and 5,000). The first test images; networks trained as rows of the smoke (digits) and quick profile, those of MNIST on 3,000 images for 4 epochs, AT of CIFAR-10 on 1,500. A side that was not asked shows -. The sides take turns every {CHUNK} images; `ratio` is the median over these chunks "
+             f"(published: 100 and 5,000). The first test images; networks trained as rows of the smoke (digits) and quick profile, those of MNIST on 3,000 images for 4 epochs, AT of CIFAR-10 on 1,500 for 4, torchvision's ResNet18 on 2,000 for 6. A side that was not asked shows -. The sides take turns every {CHUNK} images; `ratio` is the median over these chunks "
              "of CPU seconds here over those of the faster peer. Other programs shared the machine: only ratios count. In brackets: images whose outcome is another one than here. Target: counts within 1 in 200, the same survivors but for those, and a ratio of at most 1.05.", "",
              "| network | data | trained by | eps | steps, queries | images | right as they are | robust, robustacc | " + " | ".join(f"robust, {name}" for name in names) +
              " | seconds, robustacc | " + " | ".join(names) + " | ratio | met |", "|---|---|---|---:|---|---:|---:|---:|" + "---:|" * (2 * len(names) + 2) + "---|"]
@@ -343,10 +357,10 @@ def measured(rows: list[dict], settings: dict) -> dict | None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="mnist", choices=("digits", "mnist", "cifar10"), help="of CNN1 and CNN2")
-    parser.add_argument("--networks", nargs="+", default=["CNN1", "CNN2", "WRN-40-10"], choices=("CNN1", "CNN2", "WRN-40-10"))
+    parser.add_argument("--networks", nargs="+", default=["CNN1", "CNN2", "WRN-40-10"], choices=("CNN1", "CNN2", "WRN-40-10", STRANGER), help=f"{STRANGER}: torchvision's, under AutoAttack alone")
     parser.add_argument("--questions", nargs="+", default=["PGD-10", "MT-20"], choices=[*QUESTIONS, "AutoAttack"])
     parser.add_argument("--images", type=int, default=1024, help="test images under PGD-10; an eighth of them under MT")
-    parser.add_argument("--auto-images", type=int, default=200, help="test images under AutoAttack")
+    parser.add_argument("--auto-images", type=int, help=f"test images under AutoAttack (default: 200, and 100 of {STRANGER})")
     parser.add_argument("--budget", default="short", choices=list(BUDGETS), help="of AutoAttack: 10 steps and 100 queries, or the published 100 and 5,000")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES), help="how the networks under AutoAttack are trained")
     parser.add_argument("--wide-images", type=int, default=4, help="images for WRN-40-10")
@@ -361,19 +375,19 @@ def main() -> None:
         report[name] = [r for r in report.get(name, []) if any(r["settings"][k] != row["settings"][k] for k in same)] + [row]
         atomic_write(kept, json.dumps(report, indent=1) + "\n")
     for arch in options.networks if "AutoAttack" in options.questions else ():
-        data, n = load(options.dataset), options.auto_images
+        data, n = load(options.dataset), options.auto_images or (100 if arch == STRANGER else 200)
         x, y = to_float(data.test.images[:n]), torch.as_tensor(data.test.labels[:n])
         budget = BUDGETS[options.budget]
         for case, method in ((case, CASES[case]) for case in options.cases):
             model = fitted(options.dataset, arch, method, options.runs)
-            settings = {"network": arch, "data": options.dataset, "case": case, "departures": FITTED.get((options.dataset, method), {}), "eps": data.eps, "images": len(x), "chunk": CHUNK, "seed": 0, "budget": budget, "peers": versions(),
+            settings = {"network": arch, "data": options.dataset, "case": case, "departures": departures(options.dataset, arch, method), "eps": data.eps, "images": len(x), "chunk": CHUNK, "seed": 0, "budget": budget, "peers": versions(),
                         "sha256": fingerprint(model, x, y)}
             row = measured(report.get("autoattack", []), settings)
             if row is None:
                 print(f"AutoAttack: {arch}, {options.dataset}, {case}", file=sys.stderr)
                 row = {"settings": settings, "environment": environment(), "source": where, **beside_autoattack(model, x, y, data.eps, budget)}
             keep("autoattack", row, ("network", "data", "case", "budget"))
-    for arch in options.networks if set(options.questions) & set(QUESTIONS) else ():
+    for arch in (arch for arch in options.networks if arch != STRANGER) if set(options.questions) & set(QUESTIONS) else ():
         cnn = arch.startswith("CNN")
         for case, model, x, y, eps in cases(arch, options):
             for p in model.parameters(): p.requires_grad_(True)
