@@ -73,11 +73,11 @@ FUNCTIONS = {  # a function, and arguments that are right; each is replaced in t
     "box_certified": (theory._box_certified, dict(queries=IMAGES[:3], margins=MARGINS, reference=IMAGES, reference_labels=LABELS, eps=.1)),
     "WeakFeatures": (lambda n_weak, mean, flip: theory.WeakFeatures(n_weak, mean, flip).sample(3), dict(n_weak=2, mean=.3, flip=.1)),
     "draw": (lambda n, seed: staircase.draw(min(n, 99) if type(n) is int else n, seed), dict(n=5, seed=1)),
-    "strengths": (lambda beta, variant: (staircase._TRADES(beta=beta), staircase._GR(variant)), dict(beta=1., variant="paper")),
-    "solve": (staircase.solve, dict(method=staircase._Natural(), sample=SAMPLE, ridge=.1, tau=.1)),
-    "spline": (staircase._spline, dict(x=[0.], derivative=0)),
+    "strengths": (lambda beta, variant: (staircase.TRADES(beta=beta), staircase.GR(variant)), dict(beta=1., variant="paper")),
+    "solve": (staircase.solve, dict(method=staircase.Natural(), sample=SAMPLE, ridge=.1, tau=.1)),
+    "spline": (staircase.spline, dict(x=[0.], derivative=0)),
     "measure": (staircase.measure, dict(theta=np.zeros(34), sample=SAMPLE)),
-    "case_name": (staircase._case_name, dict(method=staircase._AT(), ridge=.1)),
+    "case_name": (staircase._case_name, dict(method=staircase.AT(), ridge=.1)),
 }
 
 

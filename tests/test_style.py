@@ -35,6 +35,8 @@ TWICE = {  # public names that two modules have, and why
     "plan": "checks the settings of a chapter's run",
     "Settings": "what a user may choose in the chapter",
     "build": "a network by its name; the site by its command",
+    "draw": "of the staircase: made in _objectives, which no user imports, and public in staircase",
+    **dict.fromkeys(("METHODS", "Method", "Natural", "GR", "LLR", "AT", "RST", "TRADES"), "a method for networks; in _objectives, which no user imports, the same method on the staircase"),
 }
 
 
