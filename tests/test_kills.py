@@ -132,15 +132,13 @@ def test_twenty_kills_leave_nothing_half_written(place, clean_processes, tmp_pat
 
 
 @pytest.mark.slow
-def test_twenty_kills_of_a_row_under_papermill(chapter, tmp_path):  # noqa: F811
-    (tmp_path / "few").mkdir()
-    (tmp_path / "few" / "sitecustomize.py").write_text("import robustacc.data\nload = robustacc.data.load\nrobustacc.data.load = lambda name: load(name).take(train=60, test=20)\n")
+def test_twenty_kills_of_a_row_under_papermill(chapter, fewer, tmp_path):  # noqa: F811
+    environment = {**fewer(train=60, test=20), "MPLBACKEND": "agg"}
 
     def start(folder):
         folder.mkdir(exist_ok=True)
-        paths = os.pathsep.join([str(tmp_path / "few"), str(checkout()), *filter(None, [os.environ.get("PYTHONPATH")])])
         call = [sys.executable, "-m", "papermill", "--no-progress-bar", chapter, folder / "page.ipynb", "-p", "epochs", "2", "-p", "method", "natural", "-p", "device", "cpu", "-p", "results", folder / "runs"]
-        return subprocess.Popen(list(map(str, call)), cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg", "PYTHONPATH": paths}, stdin=subprocess.DEVNULL,
+        return subprocess.Popen(list(map(str, call)), cwd=folder, env=environment, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.DEVNULL, stderr=open(folder / "said.txt", "w"), start_new_session=True)
 
     def outcome(folder):

@@ -2,6 +2,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,6 +10,8 @@ import time
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from conftest import as_a_command
 
 pytest.importorskip("accelerate")
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
@@ -48,9 +51,7 @@ ROW = """
 import sys, torch
 from robustacc import train
 torch.set_num_threads(1)
-small = dict(train=60, test=10, mt=2, pgd_train=6)
-train.PROFILES["tiny"] = {"digits": (("CNN2",), train.Recipe(2, 1e-3, momentum=.9, batch_size=12, **small))}
-train.PROFILES["long"] = {"digits": (("CNN2",), train.Recipe(500, 1e-4, momentum=.9, batch_size=12, **small))}
+train.PROFILES["long"] = {"digits": (("CNN2",), train.Recipe(500, 1e-4, momentum=.9, batch_size=12, train=60, test=10, mt=2, pgd_train=6))}
 train.main(sys.argv[1:])
 """
 
@@ -104,21 +105,45 @@ def files(folder):
     return sorted(p.name for p in folder.rglob("*") if p.is_file())
 
 
-def test_one_record_from_two_processes_and_one_message_when_it_is_refused(work):
-    common = "row.py --method at --dropout 0 --profile tiny --device cpu".split()
-    code, output = ended(started(work, *common, "--results", "together"))
-    assert code == 0, output
+def small_row(output, arguments, cwd, **surroundings):
+    "`python -m robustacc.train ARGUMENTS` with a tiny profile; the environment tells a process of a group who it is."
+    os.environ.update(surroundings)
+    from robustacc import train
+    train.PROFILES["tiny"] = {"digits": (("CNN2",), train.Recipe(2, 1e-3, momentum=.9, batch_size=12, train=60, test=10, mt=2, pgd_train=6))}
+    as_a_command(output, "robustacc.train:main", arguments, cwd)
+
+
+@pytest.fixture
+def rows(clean_processes, work):
+    "Train the tiny row of AT in a group of processes, or alone: the exit codes, and what all of them said."
+    def run(results, size):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meeting = dict(WORLD_SIZE=str(size), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free.getsockname()[1])) if size > 1 else {}
+        output = work / f"{results}{size}.txt"
+        output.unlink(missing_ok=True)
+        arguments = f"--method at --dropout 0 --profile tiny --device cpu --results {results}".split()
+        team = [clean_processes.Process(target=small_row, args=(output, arguments, work), kwargs=meeting | (dict(RANK=str(rank), LOCAL_RANK=str(rank)) if meeting else {})) for rank in range(size)]
+        for process in team: process.start()
+        for process in team: process.join(300)
+        return [process.exitcode for process in team], output.read_text()
+    return run
+
+
+def test_one_record_from_two_processes_and_one_message_when_it_is_refused(work, rows):
+    codes, output = rows("together", 2)
+    assert codes == [0, 0], output
     assert output.count("at-dropout0-seed0.json") == 1 and output.count("ours (tiny)") == 2       # a row for each attack, from one process
     assert files(work / "together") == [f"at-dropout0-seed0.{end}" for end in ("json", "npz", "safetensors")]
-    assert ended(started(work, *common, "--results", "alone", launch=[sys.executable]))[0] == 0
+    assert rows("alone", 1)[0] == [0]
     records = [json.loads(next((work / name).rglob("*.json")).read_text()) for name in ("together", "alone")]
     assert [record["environment"].pop("processes") for record in records] == [2, 1]
     for key in ("settings", "data", "environment"): assert records[0][key] == records[1][key]
     assert [e["loss"] for e in records[0]["history"]] == pytest.approx([e["loss"] for e in records[1]["history"]], rel=1e-5)
     there = next((work / "together").rglob("*.json"))
     there.write_text(there.read_text().replace('"momentum": 0.9', '"momentum": 0.5'))                 # other settings of the profile, so the same name
-    code, output = ended(started(work, *common, "--results", "together"))
-    assert code and output.count("error: ") == 1 and "holds a finished run of other settings (recipe.momentum: 0.5 -> 0.9)" in output
+    codes, output = rows("together", 2)
+    assert all(codes) and output.count("error: ") == 1 and "holds a finished run of other settings (recipe.momentum: 0.5 -> 0.9)" in output
 
 
 @pytest.mark.slow
