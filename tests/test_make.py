@@ -199,4 +199,4 @@ def test_the_real_thing_in_a_folder_with_a_strange_name(checkout):
     there = checkout("it's a \"place\"; $x", real=True)
     (there / "workflow" / "config" / "smoke.yaml").write_text(CONFIG.replace("{method: at}", "{method: natural, epochs: 1}"))
     ended(make(there, "reproduce", environment={**os.environ, "RUNS": "my runs"}), 900)
-    assert (there / "my runs/smoke/digits/CNN2/natural-seed0.json").exists() and (there / "_docs/index.html").exists()
+    assert (there / "my runs/smoke/digits/CNN2/natural-epochs1-seed0.json").exists() and (there / "_docs/index.html").exists()
