@@ -112,7 +112,8 @@ def row_name(settings: Mapping,  # of a training record
     return label + "".join(_part(name, value) for name, value in departures(settings).items()) + (f"-{settings['test_labels']}" if "test_labels" in settings else "")
 
 # %% ../nbs/00bb_runs.ipynb #e44c63cb
-_COUNTED = {"epochs": "epochs", "train": "training images", "examples": "examples", "mt": "images under MT", "restarts": "restarts"}
+_COUNTED = {"epochs": ("epoch", "epochs"), "train": ("training image", "training images"), "examples": ("example", "examples"),
+            "mt": ("image under MT", "images under MT"), "restarts": ("restart", "restarts")}  # one, several
 _GREEK = {"lam": "lambda"}
 
 
@@ -122,7 +123,8 @@ def setting_text(name: str,  # of a setting, as in `departures`
     "A departure as a table says it."
     check_kind("name", name, str)
     if name in ("variant", "precision"): return str(value)
-    if name in _COUNTED: return f"all {_COUNTED[name]}" if value is None else f"{check_count('value', value, 0):,} {_COUNTED[name]}"
+    if name in _COUNTED and value is None: return f"all {_COUNTED[name][1]}"
+    if name in _COUNTED: return f"{check_count('value', value, 0):,} {_COUNTED[name][value != 1]}"
     shown = number_text(value, zero=name in _KEEP_ZERO) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
     return f"{_GREEK.get(name, name).replace('_', ' ')} {shown}"
 
