@@ -46,11 +46,11 @@ def _scales(images: np.ndarray) -> list[str]:
             f"mostly the former, so standardise the columns first"]
 
 
-def _notes(images: np.ndarray) -> tuple[list[str], float, float]:
+def _notes(images: np.ndarray, noun: str) -> tuple[list[str], float, float]:
     "What to know about the values before believing distances, and their range; the notes are warned of as well."
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        low, high = warn_of_range(images)
+        low, high = warn_of_range(images, name=f"{noun}s")
     notes = [str(warning.message) for warning in caught] + _scales(images)
     for note in notes: warnings.warn(note, stacklevel=3)
     return notes, low, high
@@ -58,17 +58,17 @@ def _notes(images: np.ndarray) -> tuple[list[str], float, float]:
 # %% ../nbs/01a_auditing.ipynb #9d904b3d
 def _verdict(report: Mapping) -> str:
     "The report in plain words."
-    conflicts, close, eps, least = report["conflicts"], report["close"], report["eps"], report["min"]
+    conflicts, close, eps, least, noun = (report[key] for key in ("conflicts", "close", "eps", "min", "noun"))
     notes = "".join(f" Note: {note}." for note in report["notes"])
     if conflicts:
-        return (f"Not separable as it stands: {len(conflicts)} group(s) of identical images carry different labels, so no "
-                f"classifier can be right on all of them. Settle these labels first (the list names the images), then run the "
+        return (f"Not separable as it stands: {len(conflicts)} group(s) of identical {noun}s carry different labels, so no "
+                f"classifier can be right on all of them. Settle these labels first (the list names the {noun}s), then run the "
                 f"audit again.{notes}")
     if close:
         return (f"Not separated at eps = {eps:g}: {report['n_close']} pair(s) of different labels lie within 2 eps ({2 * eps:g}) "
                 f"of each other, so a classifier that is right on both cannot be robust at both. Look at them: wrong labels, "
                 f"near-copies, or an eps that is too large for these data?{notes}")
-    return (f"Separated: the closest images of different labels are {least:.5f} apart, {report['ratio']:.1f} times eps = {eps:g} "
+    return (f"Separated: the closest {noun}s of different labels are {least:.5f} apart, {report['ratio']:.1f} times eps = {eps:g} "
             f"(2 would do). Nothing in this sample stands in the way of a classifier that is accurate on it and robust at this "
             f"eps; whether one generalises is another question (see the margins).{notes}")
 
@@ -98,22 +98,23 @@ def audit(images: np.ndarray,  # (n, ...) uint8, bool or float: array, tensor, l
           k: int = 12,  # how many closest pairs to list
           files: Sequence[str] | None = None,  # n names of the images, for the report
           classes: Sequence[str] | None = None,  # names of the labels 0 to C - 1, for the report
-          **options) -> dict:  # n, classes, min, mean, r, ratio, duplicates, conflicts, close, pairs, notes, verdict, sha256; plain JSON
+          **options) -> dict:  # n, noun ("image", or "row" of a table), classes, min, mean, r, ratio, duplicates, conflicts, close, pairs, notes, verdict, sha256; plain JSON
     "What separation says about a labelled set (Section 3); `options` go to the search."
     images, p = check_images(images, pixels=False), check_norm(p, name="p")
     labels = check_labels(labels, len(images), negative=True)
     _check_names(files, len(images), "files")
     if classes is not None: _check_names(classes, int(labels.max()) + 1, "classes"); check_labels(labels, len(images), classes=len(classes))
     warn_of_tiny({"eps": eps})
-    notes, low, high = _notes(images)
+    noun = "row" if images.ndim == 2 else "image"
+    notes, low, high = _notes(images, noun)
     eps = _radius(eps, images, p, low, high)
-    found = nearest_other(images, labels, p=p, **options)
     limits = {name: value for name, value in options.items() if name in ("memory", "threads", "progress")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)                        # the notes say it
+        found = nearest_other(images, labels, p=p, **options)
         close = pairs_within(images, labels, min(2 * eps, widest_radius(images, p)), p=p, **limits)
-    pairs = closest_pairs(images, labels, k=k, p=p, neighbours=found, **limits)
-    return _report(images, labels, {"eps": eps, "p": p, **statistics(found, eps)}, close, pairs, notes, files, classes)
+        pairs = closest_pairs(images, labels, k=k, p=p, neighbours=found, **limits)
+    return _report(images, labels, {"noun": noun, "eps": eps, "p": p, **statistics(found, eps)}, close, pairs, notes, files, classes)
 
 # %% ../nbs/01a_auditing.ipynb #d8bdfc81
 def _report(images, labels, numbers: dict, close: Pairs, pairs: Pairs, notes: list, files, classes) -> dict:
@@ -133,8 +134,8 @@ _PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</
 td,th{{padding:.2rem .8rem;text-align:left}}img{{max-width:100%}}
 .verdict{{background:#eef3ff;color:#111;padding:1rem;border-left:.4rem solid #36c}}</style>
 <h1>{title}</h1><p class="verdict">{verdict}</p><table>{numbers}</table>
-<h2>Identical images with different labels</h2>{conflicts}<h2>Closest pairs with different labels</h2>{pairs}
-<img alt="closest pairs" src="data:image/png;base64,{picture}"><p>sha256 of the arrays: <code>{sha256}</code></p></html>"""
+<h2>Identical {noun}s with different labels</h2>{conflicts}<h2>Closest pairs with different labels</h2>{pairs}
+{picture}<p>sha256 of the arrays: <code>{sha256}</code></p></html>"""
 
 
 def _listed(entries: Sequence[dict], distance: bool) -> str:
@@ -149,7 +150,8 @@ def _listed(entries: Sequence[dict], distance: bool) -> str:
 
 # %% ../nbs/01a_auditing.ipynb #3fc32f8c
 def _pairs_picture(report: Mapping, images: np.ndarray, labels: np.ndarray) -> str:
-    "The closest pairs as a PNG in base64."
+    "The closest pairs as a PNG inside the page; empty for a table."
+    if report["noun"] == "row": return ""
     import matplotlib.pyplot as plt
     split, classes = Split(check_images(images, pixels=False), check_labels(labels, len(images), negative=True)), list(report["classes"])
     some = Pairs(*(np.array([pair[key] for pair in report["pairs"][:16]]) for key in ("first", "second", "distance")))
@@ -157,21 +159,22 @@ def _pairs_picture(report: Mapping, images: np.ndarray, labels: np.ndarray) -> s
     figure, picture = show_pairs(split, split, some, classes=names), io.BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     plt.close(figure)
-    return base64.b64encode(picture.getvalue()).decode()
+    return f'<img alt="closest pairs" src="data:image/png;base64,{base64.b64encode(picture.getvalue()).decode()}">'
 
 
 def audit_page(report: Mapping,  # from `audit`
                images: np.ndarray,  # (n, ...) the audited images
                labels: np.ndarray,  # (n,) their labels
                *,
-               title: str = "Audit of a labelled image set",  # of the page
+               title: str = "Audit of a labelled set",  # of the page
                ) -> str:  # HTML, complete in itself
     "The report as a page."
-    cells = {"images": report["n"], "classes": len(report["classes"]), "smallest distance": f"{report['min']:.5f}",
+    noun = report["noun"]
+    cells = {f"{noun}s": report["n"], "classes": len(report["classes"]), "smallest distance": f"{report['min']:.5f}",
              "mean distance": f"{report['mean']:.5f}", "r": f"{report['r']:.5f}",
              "smallest distance / eps": f"{report['ratio']:.2f}",
-             "groups of identical images": len(report["duplicates"]), "pairs within 2 eps": report["n_close"]}
-    return _PAGE.format(title=html.escape(title), verdict=html.escape(report["verdict"]), sha256=report["sha256"],
+             f"groups of identical {noun}s": len(report["duplicates"]), "pairs within 2 eps": report["n_close"]}
+    return _PAGE.format(noun=noun, title=html.escape(title), verdict=html.escape(report["verdict"]), sha256=report["sha256"],
                         numbers="".join(f"<tr><th>{k}<td>{v}" for k, v in cells.items()),
                         conflicts=_listed(report["conflicts"], False), pairs=_listed(report["pairs"], True),
                         picture=_pairs_picture(report, images, labels))
@@ -211,7 +214,7 @@ def audit_command(options: Namespace,  # of the command line of `robustacc.separ
         warnings.simplefilter("ignore", UserWarning)
         report = audit(images, labels, eps=options.eps, p=options.p, k=options.pairs, files=files, classes=classes, **search)
     for note in report["notes"]: print(f"note: {note}", file=sys.stderr)
-    print(f"{report['n']} images, {len(report['classes'])} classes: min {report['min']:.5f}, mean {report['mean']:.5f}")
+    print(f"{report['n']} {report['noun']}s, {len(report['classes'])} classes: min {report['min']:.5f}, mean {report['mean']:.5f}")
     print(report["verdict"])
     if options.json not in (None, "-"): atomic_write(options.json, json.dumps(report, indent=1) + "\n")
     if options.html: atomic_write(options.html, audit_page(report, images, labels))

@@ -166,7 +166,7 @@ def warn_of_range(images: np.ndarray,  # (n, ...) as `check_images` returns them
     "The range of pixels, with a warning if it is not the usual one."
     if images.dtype == np.uint8:
         low, high = images.min() / 255, images.max() / 255
-        if 0 < images.max() <= 1: warnings.warn(f"{name}: uint8 with values 0 and 1 only, which are almost black; for black and white pass bool, or multiply by 255", stacklevel=3)
+        if 0 < images.max() <= 1: warnings.warn(f"{name}: uint8 with values 0 and 1 only, which count as 0 and 1/255 (almost black); for black and white, or no and yes, pass bool, or multiply by 255", stacklevel=3)
     else:
         parts = [(low, high) for _, low, high in _ranges(images, name)]
         low, high = min(low for low, _ in parts), max(high for _, high in parts)

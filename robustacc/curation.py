@@ -205,9 +205,9 @@ def _least(plan: Mapping) -> str:
 _MEANING = {"inf": "no value differs by more than", "2": "an l2 distance of at most", "embedding": "a distance of features of at most"}
 
 
-def _findings(report: Mapping, noun: str) -> list[str]:
+def _findings(report: Mapping) -> list[str]:
     "What was found, as sentences about images, or about the rows of a table."
-    total, close = report["totals"], " or ".join(f"{_MEANING[space]} {radius:.4g}" for space, radius in report["radii"].items())
+    total, noun, close = report["totals"], report["noun"], " or ".join(f"{_MEANING[space]} {radius:.4g}" for space, radius in report["radii"].items())
     found = [f"{report['n']:,} {noun}s of {len(report['classes'])} classes. Close means {close}.",
              f"{total['identical']:,} pair(s) of identical {noun}s and {total['pairs'] - total['identical']:,} of near-copies; "
              f"to be left with none of them, at least {_least(report['remove']['all'])} {noun}(s) would have to go.",
@@ -288,21 +288,21 @@ def curate(
     check_count("review", review, 1), check_count("listed", listed, 0), check_count("draws", draws, 0, 10_000), check_number("seconds", seconds, 0, above=True)
     codes = data.labels
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", UserWarning)                        # the notes say it
         base = audit(data.images, codes, eps=eps, k=review, **search)
-    if radii is None: given = {"inf": min(2 * base["eps"], widest_radius(data.images, "inf"))}
-    order = {space: given[space] for space in _SPACES if space in given}
-    close = _close(data, order, embedding, search)
+        if radii is None: given = {"inf": min(2 * base["eps"], widest_radius(data.images, "inf"))}
+        order = {space: given[space] for space in _SPACES if space in given}
+        close, nearest = _close(data, order, embedding, search), _nearest(data, base, order, embedding, review, search)
     same = _apart(data.images, close.first, close.second, "inf") == 0
     relabel = _to_relabel(codes, close.first, close.second)
     conflict = codes[close.first] != codes[close.second]
     report = {
-        "kind": "curation", "schema": _SCHEMA, "n": len(data), "radii": order, "eps": base["eps"], "classes": dict(zip(data.classes, np.bincount(codes, minlength=len(data.classes)).tolist())),
+        "kind": "curation", "schema": _SCHEMA, "n": len(data), "noun": base["noun"], "radii": order, "eps": base["eps"], "classes": dict(zip(data.classes, np.bincount(codes, minlength=len(data.classes)).tolist())),
         "separation": {name: base[name] for name in ("min", "mean", "ratio", "verdict")}, "notes": [*data.notes, *base["notes"]],
         "totals": {"pairs": len(close), "identical": int(same.sum()), "conflicts": int(conflict.sum()), "identical_conflicts": int((same & conflict).sum())},
         "counts": {space: _counts(close.within[space], codes, _thresholds(radius, space, data.images)) for space, radius in order.items()},
         "remove": {"conflicts": _to_remove(close.first[conflict], close.second[conflict], None, seconds), "all": _to_remove(close.first, close.second, same, seconds)},
         "relabel": relabel, "parts": _across(data.parts, close, codes, same, seconds), "groups": _across(data.groups, close, codes, same, seconds),
         "optimum": _optimum(data, close, order["inf"], draws, seconds) if "inf" in order else [],
-        "pairs": _listed(data, close, same, relabel, listed), "nearest": _nearest(data, base, order, embedding, review, search), "sha256": base["sha256"]}
-    return Curation({**report, "findings": _findings(report, "row" if data.images.ndim == 2 else "image")}, close.first, close.second, close.distance)
+        "pairs": _listed(data, close, same, relabel, listed), "nearest": nearest, "sha256": base["sha256"]}
+    return Curation({**report, "findings": _findings(report)}, close.first, close.second, close.distance)

@@ -68,13 +68,13 @@ def _table(caption: str, heads: Sequence[str], rows: Iterable[Sequence], *, name
 
 def _counts_tables(report: Mapping) -> str:
     "The staircase of thresholds, a table for each distance."
-    tables, share = [], lambda row, key: f"{100 * row[key]:.1f}%" if key in row else ""
+    noun, tables, share = report["noun"], [], lambda row, key: f"{100 * row[key]:.1f}%" if key in row else ""
     for space, rows in report["counts"].items():
         cells = [(f"{row['threshold']:.4g}", f"{row['pairs']:,}", f"{row['images']:,}", f"{row['conflicts']:,}", share(row, "agree"), share(row, "by_chance")) for row in rows]
-        tables.append(_table(f"Close pairs by threshold, distance {space}", ("threshold", "pairs", "images in them", "conflicts", "labels agree", "by chance"), cells))
+        tables.append(_table(f"Close pairs by threshold, distance {space}", ("threshold", "pairs", f"{noun}s in them", "conflicts", "labels agree", "by chance"), cells))
     lost = [(f"{row['eps']:.4g}", f"{row['deterministic']:,}", f"{100 * row['share']:.3g}%", "" if row.get("shuffled") is None else f"{row['shuffled']:,.1f}", "yes" if row["exact"] else "no")
              for row in report["optimum"]]
-    return "".join(tables) + (_table("The best robust loss that any classifier can have on these images", ("eps", "images lost", "share", "lost with shuffled labels", "exact"), lost) if lost else "")
+    return "".join(tables) + (_table(f"The best robust loss that any classifier can have on these {noun}s", ("eps", f"{noun}s lost", "share", "lost with shuffled labels", "exact"), lost) if lost else "")
 
 # %% ../nbs/02e_curation_page.ipynb #84c03df5
 def _marks(data: LabelledSet, entry: Mapping) -> list[str]:
@@ -142,15 +142,15 @@ svg{max-width:36rem;width:100%}svg text{font-size:13px;fill:var(--ink)}svg line{
 # %% ../nbs/02e_curation_page.ipynb #cb5203be
 def _plans(data: LabelledSet, report: Mapping) -> str:
     "What would have to be removed or relabelled, folded away."
-    parts = [("conflicts", "until no conflict is left", report["remove"]["conflicts"]), ("all", "until no close pair is left", report["remove"]["all"])]
+    noun, parts = report["noun"], [("conflicts", "until no conflict is left", report["remove"]["conflicts"]), ("all", "until no close pair is left", report["remove"]["all"])]
     parts += [(what, f"until none lies across {what}", report[what]["remove"]) for what in ("parts", "groups") if report[what] is not None]
     texts = []
     for _, until, plan in parts:
         names = ", ".join(html.escape(data.name(i)) for i in plan["index"][:1000])
         bound = "" if plan["exact"] else f", no fewer than {plan['at_least']:,}"
-        texts.append(f"<details><summary>Fewest images to remove {until}: {plan['images']:,}{bound}</summary><p>{names or 'none'}</p></details>")
+        texts.append(f"<details><summary>Fewest {noun}s to remove {until}: {plan['images']:,}{bound}</summary><p>{names or 'none'}</p></details>")
     cells = [(data.name(c["index"]), data.classes[c["label"]], data.classes[c["most_frequent"]], "tie" if c["tie"] else "", str(c["component"])) for c in report["relabel"]["changes"][:1000]]
-    return "".join(texts) + _table(f"Fewest labels to change: {report['relabel']['labels']:,}", ("image", "label", "most frequent among close images", "tie", "images in the component"), cells)
+    return "".join(texts) + _table(f"Fewest labels to change: {report['relabel']['labels']:,}", (noun, "label", f"most frequent among close {noun}s", "tie", f"{noun}s in the component"), cells)
 
 # %% ../nbs/02e_curation_page.ipynb #959828d9
 def curation_page(
@@ -163,20 +163,20 @@ def curation_page(
 ) -> str:  # HTML, complete in itself
     "The report as a page for reviewers."
     check_kind("data", data, LabelledSet), check_kind("found", found, Curation), check_count("most", most, 0), check_kind("thumbnails", thumbnails, bool)
-    if found.report["n"] != len(data): raise ValueError(f"found in {found.report['n']} images: it must be what `curate` found in these {len(data)}")
+    if found.report["n"] != len(data): raise ValueError(f"found in {found.report['n']} {found.report['noun']}s: it must be what `curate` found in these {len(data)}")
     report, name = found.report, html.escape(check_kind("title", title, str))
     conflict = data.labels[found.first] != data.labels[found.second]
     histograms = "".join(_histogram(found.distance[space], conflict, radius, space) for space, radius in report["radii"].items())
     listed = report["pairs"][:most]
     note = f"<p>The first {len(listed):,} of {len(found):,} pairs; all of them are in the CSV file.</p>" if len(found) > len(listed) else ""
-    numbers = [("images", f"{report['n']:,}"), ("classes", f"{len(report['classes'])}"), ("smallest distance of two classes", f"{report['separation']['min']:.5g}"), ("sha256 of the arrays", report["sha256"])]
+    numbers = [(f"{report['noun']}s", f"{report['n']:,}"), ("classes", f"{len(report['classes'])}"), ("smallest distance of two classes", f"{report['separation']['min']:.5g}"), ("sha256 of the arrays", report["sha256"])]
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{name}</title>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"><style>{_STYLE}</style></head>
 <body><a class="skip" href="#review">Skip to the pairs</a><main><h1>{name}</h1>
 <ul class="findings">{"".join(f"<li>{html.escape(sentence)}</li>" for sentence in report["findings"])}</ul>
 {_table("The set", ("what", "value"), numbers)}<h2>How many pairs are close</h2><p>Blue bars, below: pairs with equal labels. Orange bars, on top: conflicts.</p>{histograms}{_counts_tables(report)}
-<h2 id="review">Pairs to review</h2><p><label for="filter">Show pairs with the word</label> <input id="filter" type="search" placeholder="conflict, a class, a file"></p><p id="said" role="status" aria-live="polite"></p>{note}
+<h2 id="review">Pairs to review</h2><p><label for="filter">Show pairs with the word</label> <input id="filter" type="search" placeholder="conflict, a class, a name"></p><p id="said" role="status" aria-live="polite"></p>{note}
 {_pairs_table(data, listed, "Close pairs: conflicts first, then leaks, then by distance", "pairs", thumbnails)}
 <h2>Nearest pairs of different classes</h2><p>At any distance, so these are no findings: some pair is always the nearest.</p>
 {_pairs_table(data, report["nearest"][:most], "Nearest pairs of different classes", "nearest", thumbnails)}

@@ -8,6 +8,7 @@ __all__ = ['DATASET_NAMES', 'ORDER', 'ROW_TABLES', 'DROPOUT_TABLES', 'table', 'm
 
 # %% ../nbs/00b_paper.ipynb #4c176745
 import csv
+from functools import cache
 from importlib.resources import files
 from numbers import Integral
 
@@ -28,13 +29,17 @@ def _value(text: str) -> float | bool | str:
     except ValueError: return text
 
 
+@cache
+def _rows(number: int) -> tuple[dict, ...]:
+    text = (files("robustacc") / "paper_tables" / f"table{number}_{_TABLES[number]}.csv").read_text(encoding="utf-8")
+    return tuple({key: _value(value) for key, value in row.items()} for row in csv.DictReader(text.splitlines()))
+
+
 def table(number: int,  # the table's number in the paper, 1 to 14
           ) -> list[dict]:  # one dict per printed row, keyed by column name
     "The rows of a table of the paper, as printed; `ValueError` for a number that the paper does not have."
     if isinstance(number, bool) or not isinstance(number, Integral) or number not in _TABLES: raise ValueError(f"table {number!r}: it must be {min(_TABLES)} to {max(_TABLES)}, a table of the paper")
-    path = files("robustacc") / "paper_tables" / f"table{number}_{_TABLES[number]}.csv"
-    with path.open(newline="", encoding="utf-8") as f:
-        return [{key: _value(value) for key, value in row.items()} for row in csv.DictReader(f)]
+    return [dict(row) for row in _rows(int(number))]
 
 # %% ../nbs/00b_paper.ipynb #f13e9d0d
 DATASET_NAMES = {"MNIST": "mnist", "SVHN": "svhn", "CIFAR-10": "cifar10", "CIFAR10": "cifar10", "ResImageNet": "resimagenet"}

@@ -103,7 +103,7 @@ def _pixels(array: np.ndarray, where: str) -> tuple[np.ndarray, tuple[str, ...]]
     "An array of images as the package takes them, and what was done to it."
     notes = []
     if array.dtype == np.uint16 and array.size and array.max() > 255:
-        array, notes = (array >> 8).astype(np.uint8), ["of 16 bits the upper 8 were kept, so images that differ in the lower 8 only count as identical"]
+        array, notes = (array >> 8).astype(np.uint8), ["of 16 bits the upper 8 were kept, so what differs in the lower 8 only counts as identical"]
     elif array.dtype.kind in "iu" and array.dtype != np.uint8:
         if array.size and not 0 <= array.min() <= array.max() <= 255:
             raise ValueError(f"{where}: {array.dtype} from {array.min()} to {array.max()}: it must be uint8, uint16 or float")

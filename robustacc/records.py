@@ -14,10 +14,13 @@ import math
 import os
 import platform
 import subprocess
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -134,12 +137,22 @@ def _migrated(record: Mapping,  # of any schema up to the present one
     return dict(record)
 
 # %% ../nbs/00c_records.ipynb #872de13f
+@cache
+def _checker() -> Any:
+    "What checks a record against the schema."
+    absent = "rfc3987_syntax" not in sys.modules
+    if absent: sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # for the import, it is not installed
+    try: from jsonschema import Draft202012Validator
+    finally:
+        if absent: del sys.modules["rfc3987_syntax"]
+    return Draft202012Validator(RECORD_SCHEMA)
+
+
 def _check_record(record: Mapping,  # of the present schema
                   what: str = "record",  # how the error calls it: usually its file
                   ) -> None:
     "`ValueError` for a record that does not fit `RECORD_SCHEMA`, with the place and the value."
-    from jsonschema import Draft202012Validator
-    wrong = min(Draft202012Validator(RECORD_SCHEMA).iter_errors(record), key=lambda error: list(map(str, error.absolute_path)), default=None)
+    wrong = min(_checker().iter_errors(record), key=lambda error: list(map(str, error.absolute_path)), default=None)
     if wrong is None: return
     raise ValueError(f"{what} is not a record of schema {_SCHEMA}: {'.'.join(map(str, wrong.absolute_path)) or 'at the top'}: {wrong.message[:300]}")
 
@@ -235,23 +248,23 @@ def _name_of_data(dataset: str) -> str:
 
 def find_records(dataset: str,  # whose records
                  *,
-                 kind: str = "train",  # "train", "ledger", "separation", "theory", ...
+                 kind: str = "train",  # "train", "ledger", "separation", "theory", ..., or "*" for all of them
                  folders: Sequence[str | Path] = ("_runs", "results"),  # where to look; earlier ones hide later ones
                  ) -> list[dict]:  # records with their `file` below the folder and the `folder`, sorted by name
     "The records of a data set; a file that is broken is reported in a warning and left out."
     check_path("dataset", check_kind("dataset", dataset, str)), check_kind("kind", kind, str), check_kind("folders", folders, list, tuple)
     found, dataset = {}, _name_of_data(dataset)
     for folder in map(results_folder, [check_path("folders", folder) for folder in reversed(folders)]):
-        here = {}
-        for path in sorted({*(folder / kind).glob(f"{glob.escape(dataset)}.json"), *folder.glob(f"*/{glob.escape(dataset)}/**/*.json")}):
+        here, once = {}, (path for path in folder.glob(f"*/{glob.escape(dataset)}.json") if kind in ("*", path.parent.name))
+        for path in sorted({*once, *folder.glob(f"*/{glob.escape(dataset)}/**/*.json")}):
             if path.name.startswith("."): continue               # what a killed writer left
             try: record = {**read_record(path), "file": str(path.relative_to(folder)), "folder": str(folder)}
             except (ValueError, OSError) as error:
                 warnings.warn(f"left out: {error}", stacklevel=2)
                 continue
-            if record["kind"] != kind: continue
+            if kind not in ("*", record["kind"]): continue
             name = _name_of(record, path.relative_to(folder))
-            if name not in here or name == path.relative_to(folder): here[name] = record  # an old name gives way to the right one
+            if (name, record["kind"]) not in here or name == path.relative_to(folder): here[name, record["kind"]] = record  # an old name gives way to the right one
         found |= here
     return [found[name] for name in sorted(found)]
 

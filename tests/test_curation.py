@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from robustacc.audit_command import main
+from robustacc.auditing import audit, audit_page
 from robustacc.curation import curate
 from robustacc.curation_page import curation_page
 from robustacc.data import load
@@ -98,6 +99,29 @@ def test_page_holds_every_pair_and_no_address(tmp_path):
     assert body.count("<tr>") == len(found) and html.escape("<b>a") in body and "<b>a" not in page
     assert not re.findall(r'\b(?:src|href)=(?!"(?:data:|#))|url\(', page) and "default-src 'none'" in page
     assert curation_page(data, found, most=3).count("of {:,} pairs".format(len(found))) == 1
+
+
+def seen(page: str) -> str:
+    "What a reader of a page meets: its text, and what is read aloud or shown in a field."
+    page = re.sub("<(style|script)>.*?</\\1>", "", page, flags=re.S)
+    return " ".join([*re.findall(r'\b(?:alt|aria-label|placeholder|title)="([^"]*)"', page), html.unescape(re.sub("<[^>]*>", " ", page))])
+
+
+@pytest.mark.parametrize("shape, values, noun", [((), "tenths", "row"), ((), "wide", "row"), ((), "bits", "row"), ((), "words", "row"), ((1, 1), "tenths", "image")])
+def test_every_word_of_a_page_fits_what_was_audited(shape, values, noun, tmp_path, recwarn, capsys):
+    "Tables of four kinds of numbers, each with its note, and the same numbers as pictures; both pages, and the command."
+    rng, n = np.random.default_rng(0), 40
+    x = rng.integers(0, 2 if values == "bits" else 5, (n, *shape, 3))
+    x = {"tenths": x / 10, "wide": x * 10., "bits": x.astype(np.uint8), "words": (x * 256).astype(np.uint16)}[values]
+    np.savez(tmp_path / "x.npz", x_train=x[:30], y_train=rng.integers(0, 3, 30), x_test=x[30:], y_test=rng.integers(0, 3, 10))
+    main([str(tmp_path / "x.npz"), "--eps=.1", "--radius=.2", "--radius-2=.3", f"--html={tmp_path / 'page.html'}", f"--json={tmp_path / 'report.json'}"])
+    report, page, printed = json.loads((tmp_path / "report.json").read_text()), (tmp_path / "page.html").read_text(), capsys.readouterr()
+    assert report["totals"]["conflicts"] and report["parts"]["pairs"] and bool(report["notes"]) == (values != "tenths")
+    single = audit(x.astype(np.uint8) if values == "words" else x, np.arange(n) % 3, eps=.1)
+    texts = [seen(page), printed.out, "\n".join([printed.err, *(str(w.message) for w in recwarn)]), " ".join(report["findings"]), seen(audit_page(single, x.astype(np.uint8) if values == "words" else x, np.arange(n) % 3, title="Audit"))]
+    pictures = [re.findall(r"(?i)\w*(?:image|picture|pixel|thumbnail|file)\w*", text.replace("CSV file", "").replace(str(tmp_path), "")) for text in texts]
+    if noun == "row": assert pictures == [[]] * 5 and "<img" not in page and all(f"{noun}s" in texts[i] for i in (0, 1, 3, 4))
+    else: assert all(f"{noun}s" in texts[i] for i in (0, 1, 3, 4)) and not any(re.search(r"\brows?\b", text) for text in texts)
 
 
 @pytest.mark.skipif(not shutil.which("chromium"), reason="no browser")

@@ -208,8 +208,42 @@ def test_the_command_on_a_missing_page_names_a_file_that_the_site_finds(built):
 def test_a_second_build_is_the_same_and_calls_pandoc_for_nothing(built, monkeypatch):
     before = snapshot(built / "_docs")
     monkeypatch.setattr(render, "pandoc", lambda *a: pytest.fail("pandoc was called again"))
-    assert run(built, "--engine", "pandoc") == 0
+    monkeypatch.setattr(render, "_PageText", lambda *a: pytest.fail("a page was parsed again"))
+    assert run(built, "--engine", "pandoc", "--check") == 0
     assert snapshot(built / "_docs") == before
+
+
+@pytest.mark.parametrize("place, old, new, where", [
+    ("_runs/smoke/digits/CNN2/trades-beta6-seed0.json", '"mt": 70.0', '"mt": 61.5', "findings/explorer.html rows/digits-cnn2-trades-beta6-smoke.html records/smoke/digits/CNN2/trades-beta6-seed0.json results.csv search.js"),
+    ("_runs/smoke/notebooks/measure-digits.ipynb", "walrus", "narwhal", "runs/measure-digits.html"),
+    ("nbs/01_measure.ipynb", "rhinoceros", "hippopotamus", "measure.html search.js notebooks/01_measure.ipynb"),
+    ("nbs/pandoc/pages/not_run.md", "was not run", "was never run", "runs/measure-svhn.html"),
+    ("nbs/pandoc/page.html", "Skip to the text", "Past the sidebar", "index.html runs/measure-svhn.html"),
+    ("nbs/pandoc/site.lua", '"callout-" ..', '"callout-box-" ..', "measure.html"),
+    ("nbs/pandoc/site.css", "/* Frame */", "/* The frame */", "site.css"),
+    ("nbs/references.bib", "A Title", "Another Title", "index.html")])
+def test_what_changed_is_built_again(built, place, old, new, where):
+    "Each source of a page, changed after a build; then the old site comes back."
+    path, before = built / place, snapshot(built / "_docs")
+    kept = path.read_text()
+    said = re.sub('["/*. ]+$|^.*(: |/[*] )|"', "", new)
+    def missing(): return [name for name in where.split() if said not in html.unescape(page(built, name))]
+    assert old in kept and missing() == where.split()
+    try:
+        path.write_text(kept.replace(old, new))
+        assert run(built, "--engine", "pandoc", "--check") == 0
+        assert missing() == []
+    finally: path.write_text(kept)
+    assert run(built, "--engine", "pandoc") == 0 and snapshot(built / "_docs") == before
+
+
+def test_other_code_of_the_package_draws_every_page_again(built, monkeypatch, tmp_path):
+    drawn, pandoc = [], render.pandoc
+    (tmp_path / "render.py").write_text("# another version")
+    monkeypatch.setattr(render, "pandoc", lambda *a: drawn.append(a[0]) or pandoc(*a))
+    assert run(built, "--engine", "pandoc") == 0 and drawn == []
+    monkeypatch.setattr(render, "_OWN", tmp_path / "render.py")
+    assert run(built, "--engine", "pandoc") == 0 and len(drawn) > len(LINKED)
 
 
 def test_a_site_whose_front_page_the_workflow_has_removed_is_built_again(built):

@@ -24,7 +24,7 @@ def _process(root: str | Path) -> Path:
     "Let nbdev process the notebooks; `RuntimeError` where it fails or leaves one out."
     root = Path(root).resolve()
     folder, stamp = root / "_proc", root / "_proc" / ".stamp"
-    shape = fingerprint(*sorted(Path(__file__).parent.glob("*.py")), *(root / name for name in ("robustacc/_modidx.py", "settings.ini", "_quarto.yml")))
+    shape = fingerprint(*sorted(Path(__file__).parent.glob("*.py")), *(root / name for name in ("robustacc/_modidx.py", "robustacc/_docstrings.py", "settings.ini", "_quarto.yml")))
     now = {path.name: fingerprint(shape, path) for path in chapters(root / "nbs")}
     try: old = dict(json.loads(stamp.read_text()))
     except (OSError, ValueError): old = {}
@@ -34,8 +34,7 @@ def _process(root: str | Path) -> Path:
         call = "import os; from nbdev.serve import proc_nbs; proc_nbs('nbs', n_workers=0); os._exit(0)"
         done = subprocess.run([sys.executable, "-c", call], cwd=root, capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode: raise RuntimeError("nbdev could not process the notebooks:\n" + done.stderr.strip()[-2000:])
-        missing = [name for name in now if not (folder / name).exists()]
-        if missing: raise RuntimeError(f"nbdev left out {', '.join(missing)}: does a folder above it begin with a dot?")
+        if missing := [name for name in now if not (folder / name).exists()]: raise RuntimeError(f"nbdev left out {', '.join(missing)}: does a folder above it begin with a dot?")
         _tidy(folder)
         atomic_write(stamp, json.dumps(now, indent=1))
     for path in (*(root / "nbs").glob("*.bib"), *(root / "nbs").glob("pandoc/static/*")): shutil.copy2(path, folder / path.name)
@@ -120,12 +119,10 @@ def build(root: str | Path,  # the checkout
     for left in out.parent.glob(f"{glob.escape(out.name)}.????????"):       # of a build that was killed
         if left.is_dir() and time.time() - left.stat().st_mtime > 3600: shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{out.name}.", dir=out.parent) as folder:
-        new = Path(folder) / "site"
-        new.mkdir()
+        (new := Path(folder) / "site").mkdir()
         if chosen == "quarto": _render_quarto(proc, new)
         else: render_pandoc(proc, new, root / "nbs" / "pandoc")
-        broken = check_links(new, unique=chosen == "pandoc") if check else []  # Quarto's own ids are its own affair
-        if broken: raise RuntimeError("broken links:\n" + "\n".join(f"  {b}" for b in broken))
+        if check and (broken := check_links(new, unique=chosen == "pandoc")): raise RuntimeError("broken links:\n" + "\n".join(f"  {b}" for b in broken))  # Quarto's own ids are its own affair
         _put_in_place(new, out)
     return out
 

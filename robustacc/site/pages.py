@@ -91,28 +91,18 @@ def chapters(folder: str | Path,  # a folder of notebooks
 def kinds(folder: str | Path,  # `nbs/`
           ) -> list[Kind]:  # in the order of the chapters
     "Every notebook of a folder that papermill can run with parameters."
-    found = []
-    for path in chapters(folder):
-        book = read_notebook(path)
-        if given := _parameters_of(book):
-            found.append(Kind(path.name, page_name(path.name)[:-5], front_matter(book).get("title", path.stem), given))
-    return found
+    books = {path: read_notebook(path) for path in chapters(folder)}
+    return [Kind(path.name, page_name(path.name)[:-5], front_matter(book).get("title", path.stem), given)
+            for path, book in books.items() if (given := _parameters_of(book))]
 
 # %% ../../nbs/10b_site_pages.ipynb #0c376df3
-_RECORDS = ("train", "ledger", "separation", "theory", "conflicts", "controls", "nearest", "proof", "staircase", "smoothness", "cost", "label_noise", "schedule")  # kinds of records
-
-
 def read_records(trees: Sequence[str | Path],  # where to look; a later tree gives way to an earlier one
                  ) -> tuple[list[dict], list[str]]:  # records with their `file` and `folder`; what was wrong with others
     "Every record of every data set, and a line for each file that is none."
-    found, wrong = {}, []
-    for dataset in (*DATASETS, "staircase"):
-        for kind in _RECORDS:
-            with warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
-                for record in find_records(dataset, kind=kind, folders=trees): found[record["file"]] = record
-            wrong += [str(warning.message) for warning in said]
-    return [found[name] for name in sorted(found)], list(dict.fromkeys(wrong))
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        found = {record["file"]: record for dataset in (*DATASETS, "staircase") for record in find_records(dataset, kind="*", folders=trees)}
+    return [found[name] for name in sorted(found)], list(dict.fromkeys(str(warning.message) for warning in said))
 
 # %% ../../nbs/10b_site_pages.ipynb #72f65361
 @dataclass(frozen=True)
@@ -320,5 +310,7 @@ def write_runs(proc: str | Path,  # the processed notebooks
     for folder in ("runs", "records"): shutil.rmtree(proc / folder, ignore_errors=True)
     for name, page in pages.items(): write_notebook(proc / "runs" / f"{name}.ipynb", page)
     for place, tree in ((Path(r["file"]).with_suffix(suffix), Path(r["folder"])) for r in records[0] for suffix in (".json", *r.get("beside", ()))):
-        if (tree / place).exists(): atomic_write(proc / "records" / place, (tree / place).read_bytes())
+        if not (tree / place).exists(): continue
+        (proc / "records" / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(tree / place, proc / "records" / place)
     return named

@@ -7,14 +7,15 @@ __all__ = ['Entry', 'with_runs', 'sidebar', 'flat', 'Page', 'read_pages', 'finge
            'Broken', 'check_links']
 
 # %% ../../nbs/10d_site_render.ipynb #9aa71901
-import hashlib, html, json, re, shutil, subprocess
+import hashlib, html, inspect, json, re, shutil, subprocess
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import yaml
@@ -68,8 +69,7 @@ def sidebar(config: dict,  # the content of `_quarto.yml`
             yield Entry(text, source, tuple(entries(item.get("contents", ()))))
     found = list(entries(config["website"]["sidebar"]["contents"]))
     listed = {entry.source for entry in flat(found)}
-    lost = sorted(name for name in titles if "/" not in name and name not in listed)
-    if lost: raise ValueError(f"the sidebar of _quarto.yml does not list {', '.join(lost)}")
+    if lost := sorted(name for name in titles if "/" not in name and name not in listed): raise ValueError(f"the sidebar of _quarto.yml does not list {', '.join(lost)}")
     return found
 
 
@@ -102,11 +102,13 @@ def read_pages(proc: str | Path,  # the processed notebooks
         title, description = str(said.get("title") or path.stem), str(said.get("description") or "")
         origin = str(said.get("origin") or ("" if said.get("skip_showdoc") else f"nbs/{source}"))
         pages[source.as_posix()] = Page(source.as_posix(), href, title, description, origin, said, book)
-    clash = [href for href, n in Counter(page.href for page in pages.values()).items() if n > 1]
-    if clash: raise ValueError(f"two notebooks would become {clash[0]}")
+    if clash := [href for href, n in Counter(page.href for page in pages.values()).items() if n > 1]: raise ValueError(f"two notebooks would become {clash[0]}")
     return pages
 
 # %% ../../nbs/10d_site_render.ipynb #92d1abc0
+_OWN = Path(inspect.getsourcefile(new_page) or "").with_name("render.py")  # this module, which decides about every page too
+
+
 def fingerprint(*parts: str | bytes | Path,  # texts, or files whose contents count
                 ) -> str:  # hexadecimal
     "A hash of texts and of the contents of files."
@@ -137,7 +139,7 @@ def fragment(text: str,  # the markdown of a page
              root: str = "",  # from this page to the site's folder, such as `../`
              ) -> tuple[str, str]:  # the table of contents and the body, as HTML
     "A page's markdown through pandoc, or from the cache."
-    files = [Path(assets) / "site.lua", Path(assets) / "fragment.html", *filter(None, [bibliography, names])]
+    files = [Path(assets) / "site.lua", Path(assets) / "fragment.html", *filter(None, [bibliography, names]), _OWN]
     kept = cache / f"{fingerprint(text, root, *files)}.html" if cache else None
     if whole := re.fullmatch(r"```\{=html\}\n(.*)\n```", text.strip(), flags=re.S): return "", re.sub(r"&#(\d+);", lambda mark: mark[0] if chr(int(mark[1])) in "<>&\"'" else chr(int(mark[1])), whole[1])
     if kept and kept.exists(): done = kept.read_text(encoding="utf-8")
@@ -190,6 +192,7 @@ class _PageText(HTMLParser):
         self.sections, self.ids, self.links, self.formulas = [["", "", ""]], [], [], []  # (id, heading, text) of sections
         self.depth, self.inside, self.heading, self.block = 0, 0, False, ""
         self.feed(text)
+        self.said = {name: vars(self)[name] for name in ("sections", "ids", "links", "formulas")}
 
     def handle_starttag(self, tag, attributes):
         found = dict(attributes)
@@ -213,14 +216,20 @@ class _PageText(HTMLParser):
         if found := re.search(r"\$[^$]+\$|\$\$", self.block): self.formulas.append(found[0])
         self.block = ""
 
+# %% ../../nbs/10d_site_render.ipynb #f93e550f
+_READ: dict[str, dict] = {}  # the hash of a page -> what it says
 
-_read_page = lru_cache(10_000)(_PageText)
+
+def _read_page(text: str, known: Mapping[str, dict] = {}) -> SimpleNamespace:
+    "What a page says, parsed where neither this build nor an older one has."
+    key = fingerprint(text, _OWN)
+    return SimpleNamespace(**_READ.setdefault(key, _READ.get(key) or known.get(key) or _PageText(text).said))
 
 # %% ../../nbs/10d_site_render.ipynb #32f641b9
-def _search_entries(page: Page, text: str) -> list[list[str]]:
+def _search_entries(page: Page, said: SimpleNamespace) -> list[list[str]]:
     "What the search finds on a page."
-    return [[page.href + (f"#{name}" if name else ""), page.title, " ".join(heading.split()), " ".join([*([] if i else page.description.split()), *said.split()])]
-            for i, (name, heading, said) in enumerate(_read_page(text).sections) if heading or said.strip() or not name]
+    return [[page.href + (f"#{name}" if name else ""), page.title, " ".join(heading.split()), " ".join([*([] if i else page.description.split()), *text.split()])]
+            for i, (name, heading, text) in enumerate(said.sections) if heading or text.strip() or not name]
 
 # %% ../../nbs/10d_site_render.ipynb #5983f8d2
 def _page_html(frame: Template, page: Page, content: tuple[str, str], entries: Sequence[Entry], pages: dict[str, Page], site: dict) -> str:
@@ -242,7 +251,6 @@ def _figure_store(out: Path, page: Page) -> Callable[[bytes, str], str]:
 def render_pandoc(proc: str | Path,  # the processed notebooks, with `_quarto.yml` and `runs/`
                   out: str | Path,  # an existing folder
                   assets: str | Path,  # `nbs/pandoc`
-                  workers: int = 2,  # how many pandocs at once
                   ) -> None:
     "Write the whole site with pandoc."
     proc, out, assets = Path(proc), Path(out), Path(assets)
@@ -256,7 +264,10 @@ def render_pandoc(proc: str | Path,  # the processed notebooks, with `_quarto.ym
     once = Counter(name for name, _, _ in named)
     atomic_write(proc / ".names", json.dumps({name: f"{href}#{place}" for name, href, place in named if once[name] == 1}))
     env = Environment(loader=FileSystemLoader(assets), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    env.filters |= {"inline": _inline_html, "flat": flat}
+    env.filters |= {"inline": cache(_inline_html), "flat": flat}
+    seen = proc / ".seen"
+    known = json.loads(seen.read_text(encoding="utf-8")) if seen.exists() else {}
+    _READ.clear()
     code: dict = source() if assets.resolve().is_relative_to(checkout() or "/-") else {"dirty": True}
 
     def make(text, page):
@@ -266,8 +277,9 @@ def render_pandoc(proc: str | Path,  # the processed notebooks, with `_quarto.ym
         whole = _page_html(env.get_template("page.html"), page, (contents, _captioned(body, made, _inline_html(page.title))), entries, pages, config["website"])
         atomic_write(out / page.href, whole)
         if page.origin == f"nbs/{page.source}" and (assets.parent / page.source).exists(): shutil.copy2(assets.parent / page.source, out / "notebooks" / page.source)
-        return _search_entries(page, whole)
-    with ThreadPoolExecutor(workers) as pool: found = sum(pool.map(make, texts, pages.values()), [])
+        return _search_entries(page, _read_page(whole, known))
+    with ThreadPoolExecutor(2) as pool: found = sum(pool.map(make, texts, pages.values()), [])
+    atomic_write(seen, json.dumps(_READ))
     atomic_write(out / "search.js", f"window.searchIndex = {json.dumps(found, ensure_ascii=False, separators=(',', ':'))};\n")
     for path in (assets / "site.css", assets / "site.js", assets.parent / "styles.css"): shutil.copy2(path, out / path.name)
     for path in (*(assets / "static").iterdir(), *proc.glob("*.csv"), *proc.glob("*.json")): shutil.copy2(path, out / path.name)
@@ -298,12 +310,11 @@ def check_links(folder: str | Path,  # a site
         name = path.relative_to(folder).as_posix()
         broken += [Broken(name, f"#{i}", "the id is used twice") for i, n in Counter(reader.ids).items() if n > 1 and unique]
         broken += [Broken(name, formula, "a formula that did not render") for formula in dict.fromkeys(reader.formulas)]
-        for link in dict.fromkeys(reader.links):
-            if reason := missing(path if link[:1] in "#?" else path.parent / "-", link): broken.append(Broken(name, link, reason))
+        broken += [Broken(name, link, reason) for link in dict.fromkeys(reader.links) if (reason := missing(path if link[:1] in "#?" else path.parent / "-", link))]
     return broken
 
 # %% ../../nbs/10d_site_render.ipynb #b960769a
-def _missing(folder: Path, page: Path, link: str, readers: dict[Path, _PageText]) -> str:
+def _missing(folder: Path, page: Path, link: str, readers: dict[Path, SimpleNamespace]) -> str:
     "What is missing at the end of a link; empty where nothing is."
     parts = urlsplit(link)
     if parts.scheme or parts.netloc: return ""
