@@ -284,6 +284,33 @@ def _beside_paper(records: Sequence[dict],  # of runs on one data set
             rows.append({"whose": "the paper's (Table 6)", "eps": row["epsilon"], "test": row["accuracy"], "test under PGD-10": row["adversarial_accuracy"]})
     return rows
 
+# %% ../nbs/08_proof_of_concept.ipynb #80487a6e
+_FITTED = 99.  # percent under PGD-10 that a fitted set must reach
+
+
+def _fit_of(interval: Sequence[float],  # ends of a 95% interval, in percent
+            ) -> str:  # "fits", "does not fit" or "undecided"
+    "What an accuracy under attack says about the fit of a set."
+    low, high = interval
+    return "fits" if low >= _FITTED else "does not fit" if high < _FITTED else "undecided"
+
+
+def _beside_printed(interval: Sequence[float],  # ends of a 95% interval, in percent
+                    printed: float,  # percent
+                    ) -> str:
+    "Whether an interval contains a printed value, and how far the value lies outside if it does not."
+    low, high = interval
+    inside = low <= printed <= high
+    return f"[{low:.2f}, {high:.2f}] " + (f"contains the printed {printed:.2f}" if inside else f"does not contain the printed {printed:.2f}, which lies {max(low - printed, printed - high):.2f} points outside")
+
+
+def _unlike(records: Sequence[dict],  # of runs on one data set
+            ) -> list[str]:  # such as "epochs (6, 18)"; empty where the runs may be compared
+    "In what runs with true and with random labels differ, beside the labels."
+    told = {"epochs": lambda s: s["recipe"]["epochs"], "precision": lambda s: s["recipe"]["precision"], "eps": lambda s: s["eps"], "seed": lambda s: s["seed"]}
+    found = {name: [says(r["settings"]) for r in records] for name, says in told.items()}
+    return [f"{name} ({', '.join(map(str, values))})" for name, values in found.items() if len(set(values)) > 1]
+
 # %% ../nbs/08_proof_of_concept.ipynb #db1142ba
 def _run_options(options: Namespace) -> dict:
     "The command: fit training and test set together, measure, and print it beside the paper's."
