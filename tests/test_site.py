@@ -21,7 +21,7 @@ from robustacc.files import checkout
 from robustacc.recipes import PROFILES
 from robustacc.records import RECORD_SCHEMA, as_json
 from robustacc.site import __main__ as site
-from robustacc.site import pages, render
+from robustacc.site import findings, pages, render
 from robustacc.site.cells import page_name
 
 ROOT = checkout()
@@ -296,6 +296,21 @@ def test_the_front_page_asks_and_the_findings_say_what_was_not_run(built):
     text = page(built, "index.html")
     assert "<h1>Do robust classifiers have to be less accurate?</h1>" in text and 'href="findings/explorer.html"' in text
     assert "not run" in page(built, "findings/index.html") and "not decided" in page(built, "findings/index.html")
+
+
+def test_the_page_on_smoothness_shows_what_its_records_say_within_networks(built, tmp_path):
+    shutil.copy(built / "_proc" / "index.ipynb", tmp_path)
+    found, wrong = pages.read_records([ROOT / "results"])
+    records = [r for r in found if r["kind"] == "smoothness"]
+    assert len(records) == 3 and wrong == []
+    inside = [w for r in records for w in r["metrics"]["within"]]
+    records[0]["metrics"]["within"][0] |= {"low": -.125, "high": .375}                   # one interval that holds 0
+    findings.write_findings(tmp_path, ROOT / "nbs", records, {})
+    text = html.unescape(pages.read_notebook(tmp_path / "findings" / "smoothness.ipynb")["cells"][-1]["source"])
+    assert f"It lies below 0 in {sum(w['high'] < 0 for w in inside)} of {len(inside)} networks" in text and sum(w["high"] < 0 for w in inside) < len(inside)
+    for w in inside: assert f"| {w['n']} | {100 * w['broken']:.1f}% | {w['plain']:.2f} | {w['given_margin']:.2f} | {w['low']:.2f} to {w['high']:.2f} |" in text
+    assert all(f"tau {b['tau']:.2f}, {b['verdict']}" in text for r in records for b in r["metrics"]["between"] if b["attack"] == "mt" and b["verdict"] != "too few rows")
+    assert not any(f"(../records/{r['file']})" not in text for r in records if r["metrics"]["within"])
 
 
 def test_a_claim_has_a_preview_of_its_own_and_a_citation(built):
