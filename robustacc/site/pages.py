@@ -200,7 +200,7 @@ def new_page(title: str,  # the title
              **fields: object,  # more of the header
              ) -> dict:  # a notebook that neither engine executes
     "A page as a notebook."
-    said = {"title": title, "description": description, "skip_exec": True, "skip_showdoc": True, **fields}
+    said = {"title": title.replace("?: ", "? "), "description": description, "skip_exec": True, "skip_showdoc": True, **fields}
     head = yaml.safe_dump({k: v for k, v in said.items() if v is not None}, sort_keys=False, allow_unicode=True)
     shown = [prose(f"---\n{head}---", "raw"), *(prose(c) if isinstance(c, str) else c for c in cells if c)]
     return {"cells": [{"id": f"cell-{i}", **c} for i, c in enumerate(shown)], "metadata": {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}
