@@ -215,13 +215,13 @@ def test_a_second_build_is_the_same_and_calls_pandoc_for_nothing(built, monkeypa
 
 @pytest.mark.parametrize("place, old, new, where", [
     ("_runs/smoke/digits/CNN2/trades-beta6-seed0.json", '"mt": 70.0', '"mt": 61.5', "findings/explorer.html rows/digits-cnn2-trades-beta6-smoke.html records/smoke/digits/CNN2/trades-beta6-seed0.json results.csv search.js"),
-    ("_runs/smoke/notebooks/measure-digits.ipynb", "walrus", "narwhal", "runs/measure-digits.html"),
-    ("nbs/01_measure.ipynb", "rhinoceros", "hippopotamus", "measure.html search.js notebooks/01_measure.ipynb"),
-    ("nbs/pandoc/pages/not_run.md", "was not run", "was never run", "runs/measure-svhn.html"),
+    pytest.param("_runs/smoke/notebooks/measure-digits.ipynb", "walrus", "narwhal", "runs/measure-digits.html", marks=pytest.mark.slow),
+    pytest.param("nbs/01_measure.ipynb", "rhinoceros", "hippopotamus", "measure.html search.js notebooks/01_measure.ipynb", marks=pytest.mark.slow),
+    pytest.param("nbs/pandoc/pages/not_run.md", "was not run", "was never run", "runs/measure-svhn.html", marks=pytest.mark.slow),
     ("nbs/pandoc/page.html", "Skip to the text", "Past the sidebar", "index.html runs/measure-svhn.html"),
-    ("nbs/pandoc/site.lua", '"callout-" ..', '"callout-box-" ..', "measure.html"),
-    ("nbs/pandoc/site.css", "/* Frame */", "/* The frame */", "site.css"),
-    ("nbs/references.bib", "A Title", "Another Title", "index.html")])
+    pytest.param("nbs/pandoc/site.lua", '"callout-" ..', '"callout-box-" ..', "measure.html", marks=pytest.mark.slow),
+    pytest.param("nbs/pandoc/site.css", "/* Frame */", "/* The frame */", "site.css", marks=pytest.mark.slow),
+    pytest.param("nbs/references.bib", "A Title", "Another Title", "index.html", marks=pytest.mark.slow)])
 def test_what_changed_is_built_again(built, place, old, new, where):
     "Each source of a page, changed after a build; then the old site comes back."
     path, before = built / place, snapshot(built / "_docs")

@@ -202,6 +202,7 @@ def test_the_notebook_refuses_what_it_does_not_know(opened, tmp_path, monkeypatc
     assert opened("07_staircase", small=12)["settings"]["small"] == 12 and (tmp_path / "_runs").exists()
 
 
+@pytest.mark.slow
 def test_a_run_writes_its_record(python, root, opened, tmp_path, monkeypatch):
     run = "-m", "papermill", root / "nbs" / "07_staircase.ipynb", tmp_path / "out.ipynb", "-p", "seeds", 2, "-p", "large", 200, "-p", "small"
     done = python(*run, 30)
