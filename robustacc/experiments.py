@@ -227,6 +227,23 @@ def published_trials(kind: str,  # of the experiment
     for trial, metrics in found.items(): check_kind(f"{where}: metrics of {_trial_name(trial)}", metrics, dict)
     return found
 
+# %% ../nbs/08b_experiments.ipynb #3c1a90e2
+def _restore(kind: str,  # of the experiment: "cost" or "label_noise"
+             dataset: str,  # its name
+             *,
+             runs: str | Path = "_runs",  # folder of runs
+             results: str | Path = "results",  # folder of published records
+             ) -> int:  # how many trials were written
+    "Trials of a published experiment, back in the folder of runs."
+    records, written = find_records(dataset, kind=kind, folders=(results,)), 0
+    published_trials(kind, dataset, folders=(results,))                         # a broken one is refused
+    for one in (records[0]["metrics"]["trials"] if records else ()):
+        path = _trial_path(Trial(**one["settings"]), runs)
+        if finished(path, one["settings"]) is not None: continue
+        write_record(path, {"kind": "trial", **one})
+        written += 1
+    return written
+
 # %% ../nbs/08b_experiments.ipynb #3e5ede09
 def trials_command(kind: str,  # of the experiment, and name of its module
                    plan: Callable[[str], list[Trial]],  # data set -> its trials, in the order in which they are wanted
@@ -238,13 +255,15 @@ def trials_command(kind: str,  # of the experiment, and name of its module
     def add_options(parser):
         parser.add_argument("--dataset", default=datasets[0], choices=list(datasets), help="default: %(default)s")
         parser.add_argument("--runs", default="_runs", help="folder of runs (default: %(default)s)")
+        parser.add_argument("--results", default="results", help="folder of published records; trials there are not run again (default: %(default)s)")
         parser.add_argument("--minutes", type=fraction, help="begin no further trial after so many minutes (default: run all)")
         parser.add_argument("--list", action="store_true", help="print the names of the trials instead")
     def work(options):
         trials = plan(options.dataset)
         if options.list: return print("\n".join(map(_trial_name, trials))) or list(map(_trial_name, trials))
         minutes = math.inf if options.minutes is None else check_number("minutes", options.minutes, 0)
-        check_writable(results_folder(check_path("runs", options.runs)))
+        check_path("results", options.results), check_writable(results_folder(check_path("runs", options.runs)))
+        _restore(kind, options.dataset, runs=options.runs, results=options.results)
         done, left = _run_trials(trials, runs=options.runs, minutes=minutes, notebook=notebook)
         _gather(kind, options.dataset, trials, runs=options.runs, notebook=notebook)
         print(f"{done} finished, {left} left")

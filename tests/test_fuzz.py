@@ -302,7 +302,7 @@ def audit(folder):
     return options_of("robustacc.audit_command", allowed, ["x.npy", "--labels-file=y.npy", "--embedding=f.npy", "--radius-embedding=.5", "--draws=2"], folder, (), n=12)
 
 
-def experiment(kind): return lambda folder: options_of(f"robustacc.{kind}", {"dataset": Choice(("digits", "mnist", "cifar10"), none=False), "runs": Place(), "minutes": Ratio(none=False, large=1e6)}, ["--runs=runs"], folder, ("_run_trials", "load"), n=51)
+def experiment(kind): return lambda folder: options_of(f"robustacc.{kind}", {"dataset": Choice(("digits", "mnist", "cifar10"), none=False), "runs": Place(), "results": Place(), "minutes": Ratio(none=False, large=1e6)}, ["--runs=runs"], folder, ("_run_trials", "load"), n=51)
 
 
 def schedules(folder): return options_of("robustacc.schedules", {"dataset": Choice(("mnist", "cifar10"), none=False), "runs": Place()}, ["--runs=runs"], folder, ("_run", "load"), n=80)
