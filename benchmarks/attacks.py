@@ -282,9 +282,11 @@ def as_markdown(report: dict) -> str:
         ratio = ["-", "-"] if row["ratio"] is None else [f"{row['ratio']:.2f}", "yes" if row["ratio"] <= row["target"] else "no"]
         lines.append(f"| {s['network']} | {s['data']} | {s['case']}, eps {s['eps']:g} | {s['question']} | {s['images']} | " + " | ".join(cells) +
                      f" | {ratio[0]} | {row['target']} | {ratio[1]} |")
-    lines += ["", "Where the time of PGD-10 goes on the robust network (percent of CPU time):", "",
-              "| network | " + " | ".join(next(r["shares"] for r in rows if "shares" in r)) + " |", "|---|---:|---:|---:|---:|"]
-    lines += [f"| {r['settings']['network']} | " + " | ".join(f"{share:.0f}" for share in r["shares"].values()) + " |" for r in rows if "shares" in r]
+    shared = [r for r in rows if "shares" in r]
+    if shared:
+        lines += ["", "Where the time of PGD-10 goes on the robust network (percent of CPU time):", "",
+                  "| network | " + " | ".join(shared[0]["shares"]) + " |", "|---|---:|---:|---:|---:|"]
+        lines += [f"| {r['settings']['network']} | " + " | ".join(f"{share:.0f}" for share in r["shares"].values()) + " |" for r in shared]
     return "\n".join(lines + ["", *missed(rows), *remarks(rows), "", *autoattack_table(report.get("autoattack", [])), ""])
 
 
