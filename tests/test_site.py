@@ -448,6 +448,30 @@ def test_quarto_is_called_with_these_arguments_where_it_is_installed(built, tmp_
     assert all(f"runs/measure-{d}.ipynb" in entries for d in DATASETS)
 
 
+# What Quarto's own schema (project.yml and definitions.yml in its repository) allows in objects that it declares closed; anything else there is an error.
+QUARTO = {"project": {"title", "type", "render", "execute-dir", "output-dir", "lib-dir", "resources", "preview", "pre-render", "post-render"},
+          "website": {"title", "description", "favicon", "site-url", "site-path", "repo-url", "repo-link-target", "repo-link-rel", "repo-subdir", "repo-branch", "issue-url", "repo-actions",
+                      "reader-mode", "google-analytics", "cookie-consent", "search", "navbar", "sidebar", "body-header", "body-footer", "margin-header", "margin-footer", "page-navigation",
+                      "back-to-top-navigation", "bread-crumbs", "page-footer", "image", "image-alt", "comments", "open-graph", "twitter-card", "other-links", "code-links"},
+          "sidebar": {"id", "title", "logo", "search", "tools", "contents", "style", "background", "foreground", "border", "alignment", "collapse-level", "pinned", "header", "footer"},
+          "item": {"text", "href", "section", "contents", "file", "icon", "id", "menu", "rel", "target", "aria-label", "url", "auto"}}
+
+
+def test_quarto_knows_every_key_of_its_configuration(built):
+    "By the schema, not by a run: Quarto itself is a download that a test cannot count on."
+    def items(contents):
+        for item in contents:
+            if isinstance(item, dict): yield item; yield from items(item.get("contents", []))
+    for path in (ROOT / "_quarto.yml", built / "_proc" / "_quarto.yml"):
+        config = yaml.safe_load(path.read_text())
+        website, project = config["website"], config.get("project", {})
+        found = [("project", project), ("website", website), ("sidebar", website["sidebar"]), *(("item", item) for item in items(website["sidebar"]["contents"]))]
+        assert [(path, name, key) for name, entry in found for key in entry if key not in QUARTO[name]] == []
+        assert project.get("type", "website") == "website" and website["sidebar"].get("style", "floating") in ("docked", "floating")
+        assert all(isinstance(website.get(name, True), bool) for name in ("search", "page-navigation", "open-graph", "twitter-card"))
+        assert config.get("format", {}).get("html", {}).get("html-math-method", "mathml") in ("plain", "webtex", "gladtex", "mathml", "mathjax", "katex")
+
+
 @pytest.mark.parametrize("body", ["sys.exit('out of paper')", "pass"])
 def test_a_quarto_that_fails_leaves_the_old_site(built, tmp_path, monkeypatch, capsys, body):
     program, _ = stub(tmp_path, body)
