@@ -254,7 +254,7 @@ def _train_epochs(training: Training,  # changed in place
         keep(True)
 
 # %% ../nbs/04f_fitting.ipynb #1ee709b9
-def fit(model: nn.Module,  # trained in place
+def fit(model: nn.Module,  # trained in place; in eval mode afterwards
         data: Data,  # its `train` split is learned, its `test` split only watched
         method: Method,  # such as `TRADES(beta=6)`
         *,
@@ -283,8 +283,10 @@ def fit(model: nn.Module,  # trained in place
         training = Training(model, make_optimiser(model, recipe, tools.weight_decay), _averaging(model, ema) if ema else None, best)
         replayed = Replayed(_whole_step(model, training.optimiser, method, recipe, threat, seed)) if replay and replayable(method, device, group) else None
         settings = {} if checkpoint is None else training_settings(model, data, method, recipe, best, eps=threat.eps, seed=seed, ema=ema, weight_decay=weight_decay)
-        with keeping(training, checkpoint, every, settings, group) as keep, _progress_bar(training, data, method, recipe, progress and group.leads) as bar:
-            _train_epochs(training, data, method, recipe, threat, callbacks=callbacks, seed=seed, device=device, group=group, keep=keep, bar=bar, replayed=replayed)
+        try:
+            with keeping(training, checkpoint, every, settings, group) as keep, _progress_bar(training, data, method, recipe, progress and group.leads) as bar:
+                _train_epochs(training, data, method, recipe, threat, callbacks=callbacks, seed=seed, device=device, group=group, keep=keep, bar=bar, replayed=replayed)
+        finally: model.eval()
         if training.average is not None: model.load_state_dict(training.average.module.state_dict())
         return training.history
 

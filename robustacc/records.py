@@ -102,6 +102,8 @@ _ROW = {"required": ["arch", "method", "dropout", "eps", "profile", "recipe", "s
                        "method": {"type": "object", "required": ["name", "label", "variant"]}, "eps": {"type": "number", "exclusiveMinimum": 0},
                        "recipe": {"type": "object", "required": ["epochs", "precision"], "properties": {"precision": {"enum": ["float32", "bfloat16"]}}},
                        "seed": {"type": "integer", "minimum": 0}, "tools": {"type": ["object", "null"]}}}
+_EXAMPLES = {"type": "array", "minItems": 1, "items": {"type": "object", "required": ["index", "label", "answer", "attacked_answer"],
+                                                       "properties": {"index": {"type": "integer", "minimum": 0}, **dict.fromkeys(["label", "answer", "attacked_answer"], {"type": "string"})}}}
 RECORD_SCHEMA = {
     "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "robustacc record", "type": "object", "required": list(_RECORD_KEYS),
     "properties": {"kind": _NAME, "settings": {"type": "object", "properties": {"dataset": _NAME}}, "metrics": {"type": "object"},
@@ -111,7 +113,7 @@ RECORD_SCHEMA = {
                               "properties": {"commit": {"type": ["string", "null"], "pattern": "^[0-9a-f]{7,64}$"}, "dirty": {"type": ["boolean", "null"]}}}},
     "allOf": [{"if": {"properties": {"kind": {"enum": ["train", "ledger", "proof"]}}, "required": ["kind"]}, "then": {"properties": {"settings": _ROW}}},
               {"if": {"properties": {"kind": {"const": "train"}}, "required": ["kind"]},
-               "then": {"properties": {"metrics": {"properties": {**dict.fromkeys(["train_acc", "test_acc"], _PERCENT),
+               "then": {"properties": {"examples": _EXAMPLES, "metrics": {"properties": {**dict.fromkeys(["train_acc", "test_acc"], _PERCENT),
                                                                   **dict.fromkeys(["adv_train_acc", "adv_test_acc"], _ATTACKED)}}}}}]}
 
 # %% ../nbs/00c_records.ipynb #1f60a5f7

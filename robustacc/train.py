@@ -15,7 +15,7 @@ import sys
 import time
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
@@ -25,11 +25,12 @@ import torch
 from torch import nn
 
 from .arguments import check_count, check_kind, check_number
-from .attacks import Threat
+from .attacks import PGD, Threat
 from .checkpoints import read_checkpoint
-from .checks import check_choice, check_values, unknown_name, warn_of_tiny
+from .checks import check_choice, check_values, to_float, unknown_name, warn_of_tiny
 from .commands import Command, add_settings, fraction, given_settings, option, parse_option, whole
 from .data import DATASETS, Data, Split, load, own_data
+from .evaluation import correct
 from .files import atomic_write, check_writable, clear_leftovers, lock, results_folder
 from .fitting import augmented, fit, hold_out, replayable
 from .measuring import evaluate, subsets
@@ -204,6 +205,40 @@ def _fit_and_evaluate(p: Plan,  # a checked run
         return found | {"seconds": {"fit": spent, "evaluate": time.perf_counter() - trained}}, outcomes
     return group.run_on_first(measured)
 
+# %% ../nbs/05_train.ipynb #b0c1e1d2
+_SHOWN, _LOOKED_AT, _MOST_BYTES, _PICTURED = 10, 40, 20_000, ("digits", "mnist", "svhn", "cifar10")
+
+
+def _sheet(pictures: np.ndarray,  # (rows, columns, c, h, w), uint8
+           ) -> bytes:  # of a lossless WebP file
+    "Pictures in rows and columns, without gaps, as one file."
+    from PIL import Image
+    rows, columns, c, h, w = pictures.shape
+    whole, stream = pictures.transpose(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c), io.BytesIO()
+    Image.fromarray(whole[..., 0] if c == 1 else whole).save(stream, "webp", lossless=True, quality=100, method=6)
+    return stream.getvalue()
+
+# %% ../nbs/05_train.ipynb #b0c1e1d4
+def _attacked_examples(model: nn.Module,  # images -> logits, in eval mode
+                       test: Split,  # whose first examples are looked at
+                       threat: Threat,  # of the attack
+                       *,
+                       classes: Sequence[str],  # a name for each label
+                       seed: int = 0,  # of its random starts
+                       device: str = "cpu",  # where the model is
+                       ) -> tuple[list[dict], bytes] | None:  # for each its place, label and the answers to both, for the record; the pictures
+    "Test images that a network has right, and what PGD-10 makes of them."
+    few = test.take(min(_LOOKED_AT, len(test)))
+    at = np.flatnonzero(correct(model, few.images, few.labels, device=device))[:_SHOWN]
+    if not len(at): return None
+    x, y = to_float(few.images[at]).to(device), torch.as_tensor(few.labels[at]).to(device)
+    moved = PGD()(model, x, y, threat, index=torch.as_tensor(at, device=device), seed=seed)
+    with torch.no_grad(): answers, attacked = (model(images).argmax(1) for images in (x, moved))
+    pictures = np.stack([few.images[at], (255 * moved).round().to(torch.uint8).cpu().numpy()])
+    shown = next(n for n in range(len(at), 0, -1) if n == 1 or len(_sheet(pictures[:, :n])) <= _MOST_BYTES)
+    found = [{"index": int(i), **{key: classes[int(k)] for key, k in zip(("label", "answer", "attacked_answer"), ks)}} for i, *ks in zip(at, y, answers, attacked)]
+    return found[:shown], _sheet(pictures[:, :shown])
+
 # %% ../nbs/05_train.ipynb #f76d0198
 def _train_row(p: Plan,  # a checked run whose lock is held
                *,
@@ -215,7 +250,7 @@ def _train_row(p: Plan,  # a checked run whose lock is held
     "Train and measure one row, and write its files, the record last."
     files = {suffix: p.path.with_suffix(suffix) for suffix in (".npz", ".safetensors")}
     if group.leads:
-        for file in (*files.values(), *p.kept.values()): clear_leftovers(file)
+        for file in (*files.values(), p.path.with_suffix(".webp"), *p.kept.values()): clear_leftovers(file)
     if p.device == "cpu": keep_freed_memory()
     if group.size > 1: group.run_on_first(lambda: load(p.dataset) and None)              # a data set is downloaded once
     begun = source(notebook)                                                    # the code as it is now, not when the run ends
@@ -229,8 +264,9 @@ def _train_row(p: Plan,  # a checked run whose lock is held
         if held: about["validation"] = {"examples": len(held), "sha256": held.sha256()}
         save_outcomes(outcomes, files[".npz"])
         weights = {"sha256": save_weights(model, files[".safetensors"])}
-        return write_record(p.path, {"kind": "train", "settings": p.settings, **found, "data": about, "weights": weights,
-                                     "environment": p.environment(group), "source": begun})
+        some = None if p.dataset not in _PICTURED else _attacked_examples(model, learned.test, Threat(p.eps), classes=learned.classes, seed=p.seed, device=p.device)
+        return write_record(p.path, {"kind": "train", "settings": p.settings, **found, "data": about, "weights": weights, **({"examples": some[0]} if some else {}),
+                                     "environment": p.environment(group), "source": begun}, beside={".webp": some[1]} if some else None)
     return group.run_on_first(written)
 
 # %% ../nbs/05_train.ipynb #d5151752
