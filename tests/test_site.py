@@ -355,6 +355,8 @@ def test_findings_say_how_many_draws_rows_and_images_are_behind_a_number(told):
     assert "mean of 5 draws" in page("findings/proved-trade-off") and "with 100 weak features" in page("findings/proved-trade-off")
     effects = re.findall(r"^\| Effect, .*$", page("findings/ledger"), flags=re.M)
     assert effects and all(re.search(r"± .* seeds, n = [\d,]+\) \|$", line) for line in effects)
+    for row in (r for r in all_rows(filter(pages.is_row, records)) if r["source"] == "ours"):
+        assert ("The seeds were not all trained on the same machine" in page(f"rows/{row['page']}")) == (", " in row["platform"])
     assert "1 data set at" in page("tables/index") and "Random labels" not in page("tables/table-1") and "Random labels" in page("tables/table-8")
 
 
