@@ -334,6 +334,7 @@ def test_the_front_page_compares_training_of_one_network_profile_and_precision(t
         one, other = (next(r for r in rows if r["page"] == name) for name in (best, plain))
         assert all(one[key] == other[key] for key in ("dataset", "network", "profile", "precision")) and one["row"] == label
         assert (accurate, robust) == (f"{other['test_acc']:.1f}", f"{other['mt']:.1f}")
+        for row in (one, other): assert re.search(rf'<span class="value">{row["mt"]:.1f}</span> <small><a href="rows/{row["page"]}.html" [^>]*>{row["profile"]}</a>, n = {row["mt_n"]:,}</small>', text)
 
 
 def test_what_is_called_certified_is_the_certificate_for_every_change_up_to_the_radius(told):
