@@ -83,7 +83,7 @@ def _our_row(runs: Sequence[dict], alike: Sequence[Sequence[dict]]) -> dict:
     s, found = runs[0]["settings"], _about(runs)
     for column in _MEASURED:
         values = _values(runs, column)
-        if len(values) == len(runs): found |= {column: round(mean(values), 3)} | ({f"{column}_sd": round(stdev(values), 3)} if len(values) > 1 else {})
+        if len(values) == len(runs): found |= {column: mean(values)} | ({f"{column}_sd": stdev(values)} if len(values) > 1 else {})
     for attack in ROW_TABLES if comparable(s) else ():
         printed = printed_row(s, attack) or {}
         for column, key in (("test_acc", "test_acc"), (attack, "adv_test_acc")):

@@ -178,6 +178,39 @@ def test_search_finds(visit, query, title):
     assert page.locator("h1").count() == 1
 
 
+@pytest.mark.parametrize("name", ("index.html", "site_render.html"))
+@pytest.mark.parametrize("width", (1400, 390))
+def test_the_first_tab_stop_skips_to_the_text(visit, name, width):
+    page = visit(name, width)
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    if width > 900:                                                              # and the sidebar shows where one is
+        box, bar = (page.locator(what).first.bounding_box() for what in (".sidebar [aria-current]", ".sidebar"))
+        assert bar["y"] <= box["y"] and box["y"] + box["height"] <= bar["y"] + bar["height"]
+
+
+def test_escape_closes_the_menu_of_a_phone(visit):
+    page = visit("index.html", 390)
+    page.click("button.menu")
+    assert page.locator(".sidebar").is_visible() and page.get_attribute("button.menu", "aria-expanded") == "true"
+    page.keyboard.press("Escape")
+    assert not page.locator(".sidebar").is_visible() and page.get_attribute("button.menu", "aria-expanded") == "false"
+    assert page.evaluate("document.activeElement.className") == "menu"
+
+
+def test_the_search_says_how_much_it_found_and_closes_behind_the_focus(visit):
+    page = visit("index.html")
+    page.keyboard.press("/")
+    page.keyboard.type("rhinoceros")
+    page.wait_for_selector(".hits .none")
+    assert page.locator(".search .said").inner_text() == "Nothing found"
+    page.fill(".search input", "separation")
+    page.wait_for_selector(".hits a")
+    assert page.locator(".search .said").inner_text() == f"{page.locator('.hits a').count()} places found"
+    page.focus("button.theme")
+    assert page.locator(".hits").is_hidden()
+
+
 def test_the_theme_is_switched_and_kept(visit):
     page = visit("index.html")
     page.click("button.theme")

@@ -20,6 +20,7 @@ from robustacc.data import DATASETS
 from robustacc.files import checkout
 from robustacc.recipes import PROFILES
 from robustacc.records import RECORD_SCHEMA, as_json
+from robustacc.rows import all_rows
 from robustacc.site import __main__ as site
 from robustacc.site import findings, pages, render
 from robustacc.site.cells import page_name
@@ -311,6 +312,63 @@ def test_the_page_on_smoothness_shows_what_its_records_say_within_networks(built
     for w in inside: assert f"| {w['n']} | {100 * w['broken']:.1f}% | {w['plain']:.2f} | {w['given_margin']:.2f} | {w['low']:.2f} to {w['high']:.2f} |" in text
     assert all(f"tau {b['tau']:.2f}, {b['verdict']}" in text for r in records for b in r["metrics"]["between"] if b["attack"] == "mt" and b["verdict"] != "too few rows")
     assert not any(f"(../records/{r['file']})" not in text for r in records if r["metrics"]["within"])
+
+
+@pytest.fixture(scope="module")
+def told(built, tmp_path_factory):
+    "The pages of findings as they are written from the published records: name -> its text, and these records."
+    proc = tmp_path_factory.mktemp("told")
+    shutil.copy(built / "_proc" / "index.ipynb", proc)
+    records, wrong = pages.read_records([ROOT / "results"])
+    findings.write_findings(proc, ROOT / "nbs", records, {})
+    assert wrong == []
+    return records, lambda name: html.unescape("\n".join(cell["source"] for cell in pages.read_notebook(proc / f"{name}.ipynb")["cells"]))
+
+
+def test_the_front_page_compares_training_of_one_network_profile_and_precision(told):
+    records, page = told
+    text, rows = page("index"), all_rows(filter(pages.is_row, records))
+    found = re.findall(r"\]\{\.figure-number\} under attack \(\[([^]]+)\]\(rows/([^)]+)\.ipynb\), .*? \[Natural training\]\(rows/([^)]+)\.ipynb\) of the same network and profile: ([\d.]+)% and ([\d.]+)%", text)
+    assert len(found) == 2                                                             # MNIST and CIFAR-10
+    for label, best, plain, accurate, robust in found:
+        one, other = (next(r for r in rows if r["page"] == name) for name in (best, plain))
+        assert all(one[key] == other[key] for key in ("dataset", "network", "profile", "precision")) and one["row"] == label
+        assert (accurate, robust) == (f"{other['test_acc']:.1f}", f"{other['mt']:.1f}")
+        for row in (one, other): assert re.search(rf'<span class="value">{row["mt"]:.1f}</span> <small><a href="rows/{row["page"]}.html" [^>]*>{row["profile"]}</a>, n = {row["mt_n"]:,}</small>', text)
+
+
+def test_what_is_called_certified_is_the_certificate_for_every_change_up_to_the_radius(told):
+    records, page = told
+    theory = {r["settings"]["dataset"]: r for r in records if r["kind"] == "theory"}
+    for dataset in ("mnist", "cifar10"):
+        found = theory[dataset]["metrics"]["certificate"]
+        assert f"[{100 * found['certified_at_eps']:.1f}%]{{.figure-number}} ({pages.TITLES[dataset]}, n = {theory[dataset]['data']['test']:,})" in page("index")
+        assert f"{100 * found['certified_at_eps']:.1f}% are certified and {100 * found['attacked_at_eps']:.1f}% withstand an attack" in page("findings/index")
+        row = " | ".join(f"{100 * found[key]:.1f}%" for key in ("clean_strict", "certified_at_eps", "box_certified_at_eps", "attacked_at_eps"))
+        assert row in page("findings/constructed")
+        assert found["certified_at_eps"] <= found["box_certified_at_eps"] <= found["attacked_at_eps"]
+
+
+def test_findings_say_how_many_draws_rows_and_images_are_behind_a_number(told):
+    records, page = told
+    left = [r for r in all_rows(filter(pages.is_row, records)) if r["source"] == "ours" and "," in r["row"] and None not in (r["lipschitz"], r["pgd"])]
+    assert left and f"{len(left)} rows of ours with a departure in their name" in page("findings/smoothness")
+    assert "mean of 5 draws" in page("findings/proved-trade-off") and "with 100 weak features" in page("findings/proved-trade-off")
+    effects = re.findall(r"^\| Effect, .*$", page("findings/ledger"), flags=re.M)
+    assert effects and all(re.search(r"± .* seeds, n = [\d,]+\) \|$", line) for line in effects)
+    for row in (r for r in all_rows(filter(pages.is_row, records)) if r["source"] == "ours"):
+        assert ("The seeds were not all trained on the same machine" in page(f"rows/{row['page']}")) == (", " in row["platform"])
+    assert "1 data set at" in page("tables/index") and "Random labels" not in page("tables/table-1") and "Random labels" in page("tables/table-8")
+
+
+def test_no_number_is_minus_zero(told):
+    records, page = told
+    for name in ("findings/explorer", "findings/smoothness", "tables/table-2", "tables/table-10"): assert not re.search(r">-0\.0+<|(?<![\d.])-0\.0+(?!\d)", page(name))
+    fields = dict.fromkeys(("page", "names", "rows"), {})
+    for macros in ("macros.md", "html.md"):
+        env = pages._environment(str(ROOT / "nbs" / "pandoc" / "pages"))
+        p = env.get_template(macros).make_module(fields).p
+        assert [html.unescape(str(p(*given))) for given in ((-.02,), (-.02, 2), (0.,), (-.06,), (100., 0))] == ["0.0", "-0.02", "0.0", "-0.1", "100"]
 
 
 def test_a_claim_has_a_preview_of_its_own_and_a_citation(built):

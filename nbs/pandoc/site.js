@@ -51,6 +51,7 @@
       html.dataset.theme = html.dataset.theme === "dark" ? "light" : "dark";
     });
     menu.addEventListener("click", () => menu.setAttribute("aria-expanded", body.classList.toggle("open")));
+    addEventListener("keydown", event => { if (event.key === "Escape" && body.classList.contains("open")) { menu.click(); menu.focus(); } });
 
     for (const heading of document.querySelectorAll("article :is(h2, h3, h4)[id]")) {
       const anchor = Object.assign(document.createElement("a"), { className: "anchor", href: "#" + heading.id, textContent: "#" });
@@ -68,10 +69,13 @@
       frame.append(block, copy);
     }
     for (const frame of document.querySelectorAll("article :is(.table-frame, .cell-output, .cell-output > div, pre, .equation, :is(p, li):has(> math))"))
-      if (frame.scrollWidth > frame.clientWidth + 1) frame.tabIndex = 0;      // scrolls by keyboard too
+      if (frame.scrollWidth > frame.clientWidth + 1) { frame.tabIndex = 0; frame.classList.add("over"); }      // scrolls by keyboard too
 
     const current = document.querySelector(".sidebar [aria-current]");
-    if (current && innerWidth > 900) current.scrollIntoView({ block: "nearest" });
+    if (current && innerWidth > 900) {                        // scrollIntoView would move the first Tab stop behind the link that skips to the text
+      const bar = current.closest(".sidebar");
+      bar.scrollTop = current.offsetTop + current.offsetHeight + 30 - bar.clientHeight;
+    }
     const marks = new Map([...document.querySelectorAll(".contents a")].map(a => [a.getAttribute("href").slice(1), a]));
     const headings = [...document.querySelectorAll("article :is(h2, h3)[id]")].filter(h => marks.has(h.id));
     const follow = () => {
@@ -83,7 +87,7 @@
     addEventListener("scroll", follow, { passive: true });
     follow();
 
-    const input = document.querySelector(".search input"), hits = document.querySelector(".hits");
+    const input = document.querySelector(".search input"), hits = document.querySelector(".hits"), said = document.querySelector(".search .said");
     let on = -1;
     const show = () => {
       const query = words(input.value);
@@ -95,6 +99,7 @@
       hits.innerHTML = found.map(([, [url, page, heading, text]]) =>
         `<li><a href="${root}${escape(url)}"><b>${escape(heading || page)}</b>${heading ? " · " + escape(page) : ""}<small>${excerpt(text, query)}</small></a></li>`
       ).join("") || '<li class="none">Nothing found.</li>';
+      said.textContent = found.length ? `${found.length} place${found.length === 1 ? "" : "s"} found` : "Nothing found";
     };
     input.addEventListener("focus", () => load(show));
     input.addEventListener("input", () => load(show));
@@ -106,9 +111,10 @@
         event.preventDefault();
         on = (on + (event.key === "ArrowDown" ? 1 : -1) + links.length) % Math.max(links.length, 1);
         links.forEach((a, i) => a.classList.toggle("on", i === on));
-        if (links[on]) links[on].scrollIntoView({ block: "nearest" });
+        if (links[on]) { links[on].scrollIntoView({ block: "nearest" }); said.textContent = links[on].textContent; }
       }
     });
+    document.querySelector(".search").addEventListener("focusout", event => { if (event.relatedTarget && !event.currentTarget.contains(event.relatedTarget)) hits.hidden = true; });
     addEventListener("keydown", event => {
       if (event.key === "/" && !/^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName)) { event.preventDefault(); input.focus(); }
     });

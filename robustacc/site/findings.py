@@ -24,9 +24,9 @@ from ..smoothness import orderings
 from .pages import TITLES, fill, is_row, new_page, prose, rank, without_heading
 
 # %% ../../nbs/10c_site_findings.ipynb #229db63a
-def _best(rows: Sequence[dict], dataset: str, method: str = "") -> dict | None:
+def _best(rows: Sequence[dict], dataset: str) -> dict | None:
     "Our row of a data set with the highest accuracy under the multi-targeted attack, in its most complete profile; with `of`, out of how many."
-    own = [r for r in rows if r["source"] == "ours" and r["dataset"] == dataset and r["mt"] is not None and "released" not in r["row"] and r["row"].startswith(method)]
+    own = [r for r in rows if r["source"] == "ours" and r["dataset"] == dataset and r["mt"] is not None and "released" not in r["row"]]
     first = [r for r in own if r["profile"] == min((r["profile"] for r in own), key=rank)]
     wider = [r for r in own if r["profile"] != "smoke" and len({q["row"] for q in own if q["profile"] == r["profile"]}) > 1]
     first = first if len(first) > 2 or not wider else [r for r in wider if r["profile"] == min((q["profile"] for q in wider), key=rank)]
@@ -45,18 +45,18 @@ def _facts(records: Sequence[dict], rows: Sequence[dict]) -> dict:
     one = {kind: {d: found[0] for d, found in some.items()} for kind, some in by_kind.items()}
     printed = {number: table(number) for number in range(1, 15)}
     pairs = {number: table_rows(number, rows) for number, some in printed.items() if "adv_test_acc" in some[0]}
-    columns = {"rows": rows, "best": {d: _best(rows, d) for d in {r["dataset"] for r in rows}}, "natural": {d: _best(rows, d, "Natural") for d in {r["dataset"] for r in rows}}}
+    best, alike = {d: _best(rows, d) for d in {r["dataset"] for r in rows}}, ("source", "dataset", "network", "profile", "precision")
+    natural = {d: next((r for r in rows if b and r["mt"] is not None and r["row"] in ("Natural", f"Natural, {b['precision']}") and all(r[k] == b[k] for k in alike)), None) for d, b in best.items()}
     judged = [dict(zip(("source", "dataset", "network", "profile"), key)) | {"found": o} for key, o in orderings(rows).items() if o.verdict != "too few rows"]
-    return columns | {"smoothness": judged, "one": one, "many": by_kind, "ours": [r for r in rows if r["source"] == "ours"], "names": TITLES,
-                      "ledger": list(LEDGER), "printed_tables": printed, "all_pairs": pairs,
-                      "coverages": {number: _coverage(some) for number, some in pairs.items()}}
+    return {"rows": rows, "best": best, "natural": natural, "smoothness": judged, "one": one, "many": by_kind, "ours": [r for r in rows if r["source"] == "ours"], "names": TITLES,
+            "ledger": list(LEDGER), "printed_tables": printed, "all_pairs": pairs, "coverages": {number: _coverage(some) for number, some in pairs.items()}}
 
 # %% ../../nbs/10c_site_findings.ipynb #a882aa57
 def _row_facts(row: dict, rows: Sequence[dict], files: dict[str, dict], executed: set[str]) -> dict:
     runs = [files[name] for name in row["records"].split()]
     stems = [f"{RunName.parse(r['file']).page.stem.lower()}-{row['profile']}" for r in runs]
-    same = [r for r in rows if r["source"] == "paper" and row["printed_row"] and all(r[k] == row[k] for k in ("dataset", "network", "printed_row"))]
-    return {"row": row, "runs": runs, "printed": same[0] if same else None, "notebooks": [stem for stem in stems if stem in executed]}
+    printed = next((r for r in rows if r["source"] == "paper" and row["printed_row"] and all(r[k] == row[k] for k in ("dataset", "network", "printed_row"))), None)
+    return {"row": row, "runs": runs, "printed": printed, "notebooks": [stem for stem in stems if stem in executed]}
 
 
 def _all_pages(templates: Path, facts: dict, files: dict[str, dict], executed: set[str]) -> dict[str, tuple[str, dict]]:

@@ -258,7 +258,7 @@ def _not_run(kind: Kind, dataset: str, templates: Path, record: dict | None = No
     "The page of a run that nobody has made, or of which only the record was published."
     profile = _lightest(dataset) if dataset else ""
     text = fill(templates, "not_run.md", kind=kind, dataset=dataset, record=record, command=_command(kind, dataset), profile=profile)
-    return new_page(": ".join(filter(None, [kind.title, TITLES.get(dataset)])), "This was not run here", text)
+    return new_page(": ".join(filter(None, [kind.title, TITLES.get(dataset)])), "Of this run only the record was published" if record else "This was not run here", text)
 
 # %% ../../nbs/10b_site_pages.ipynb #97db7e17
 def _run_list(kind: Kind, dataset: str, runs: Sequence[Run], records: Sequence[dict], templates: Path) -> dict:
