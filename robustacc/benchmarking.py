@@ -146,7 +146,7 @@ def _as_page(result: Benchmark) -> str:
             'margin:2rem auto;padding:0 1rem}td,th{padding:.2rem .8rem;text-align:left}</style>'
             f"<h1>Benchmark of a model</h1>{_as_tables(result)}{masking}<h2>Settings</h2><pre>{settings}</pre></html>")
 
-# %% ../nbs/04h_benchmarking.ipynb #new1
+# %% ../nbs/04h_benchmarking.ipynb #656a7b22
 def _weights(model: Callable) -> str:
     "Hash of all parameters and buffers behind a model."
     held = {f"{i}.{name}": value for i, module in enumerate(find_modules(model))
@@ -159,7 +159,7 @@ def _first_logits(model: Callable, images: np.ndarray, labels: np.ndarray, devic
     x, y, _ = next(pixel_batches(images, labels, np.arange(min(8, len(labels))), device=device))
     with frozen(model) as ask, torch.no_grad(): return check_logits(ask(x), y).double().cpu().numpy()
 
-# %% ../nbs/04h_benchmarking.ipynb #new3
+# %% ../nbs/04h_benchmarking.ipynb #8bdc8680
 def _own(thing: object) -> bool:
     "Whether the code of a function or class is a user's, and not a library's."
     root = str(getattr(thing, "__module__", "")).partition(".")[0]
