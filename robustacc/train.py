@@ -246,9 +246,10 @@ def _own_code(p: Plan) -> dict[str, str | None]:
 
 def _warn_of_changes(p: Plan, record: Mapping) -> None:
     "Warn if a finished run was made with other code of the user's, or with other data of theirs."
+    if not p.own: return
     was = record["source"].get("own") or {}
     changed = [f"the module {name}" for name, code in _own_code(p).items() if was.get(name) not in (None, code)]
-    if "dataset" in (p.own or {}) and record["data"].get("sha256") not in (None, _taken(p).summary()["sha256"]): changed.append(f"the data set {p.dataset}")
+    if "dataset" in p.own and record["data"].get("sha256") not in (None, _taken(p).summary()["sha256"]): changed.append(f"the data set {p.dataset}")
     if changed: warnings.warn(f"{p.path} is of a finished run, and {' and '.join(changed)} was another then: its numbers are those of that time; to run it again, move the record away", stacklevel=3)
 
 # %% ../nbs/05_train.ipynb #d5151752
