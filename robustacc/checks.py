@@ -145,11 +145,23 @@ def _by_rounding(low: float, high: float) -> str:
     return f"they leave it by {over:.1g}, as rounding does: use .clip(0, 1)" if over < 1e-5 else ""
 
 
+def _as_levels(images: np.ndarray) -> np.ndarray:
+    "Floats as uint8 where all are multiples of 1/255 but for rounding; other floats as they are."
+    levels, step = np.empty(images.shape, np.uint8), max(1, 2**22 // max(1, images[0].size))
+    for at in range(0, len(images), step):
+        some = 255 * images[at:at + step].astype(np.float64)
+        whole = np.rint(some)
+        if whole.min() < 0 or whole.max() > 255 or np.abs(some - whole).max() > 255 * 2**-23: return images
+        levels[at:at + step] = whole
+    return levels
+
+# %% ../nbs/000a_checks.ipynb #7b90c4e2
 def check_images(images: object,  # (n, ...) uint8, bool or float: list, array, tensor or pandas table
                  *,
                  name: str = "images",  # what they are called in errors
                  pixels: bool = True,  # floats must lie in [0, 1]; otherwise they must be finite
                  scan: bool = True,  # look at every value now; False: whoever cuts the batches does, with `check_pixels`
+                 grey: bool = False,  # floats in memory that are multiples of 1/255 become the uint8 images that they were
                  ) -> np.ndarray:  # (n, ...) uint8 or float, shares memory where it can
     "Images as an array of uint8 or floats; `ValueError` names type, shape or range that are wrong."
     images = as_array(images, name=name)
@@ -163,7 +175,7 @@ def check_images(images: object,  # (n, ...) uint8, bool or float: list, array, 
         raise ValueError(f"{name}: shape {images.shape} looks channels-last: it must be (n, channels, height, width), use images.transpose(0, 3, 1, 2)")
     for at, low, high in _ranges(images, name) if scan and images.dtype.kind == "f" else ():
         if pixels and (low < 0 or high > 1): raise ValueError(f"{name}: values from {low:g} to {high:g}: they must lie in [0, 1] ({_by_rounding(low, high) or 'divide by 255, or pass uint8'})")
-    return images
+    return _as_levels(images) if grey and images.dtype in (np.float32, np.float64) and not isinstance(images, np.memmap) else images
 
 # %% ../nbs/000a_checks.ipynb #60612646
 def warn_of_range(images: np.ndarray,  # (n, ...) as `check_images` returns them
