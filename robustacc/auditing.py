@@ -109,12 +109,13 @@ def audit(images: np.ndarray,  # (n, ...) uint8, bool or float: array, tensor, l
     notes, low, high = _notes(images, noun)
     eps = _radius(eps, images, p, low, high)
     limits = {name: value for name, value in options.items() if name in ("memory", "threads", "progress")}
+    given, images = images, check_images(images, pixels=False, scan=False, grey=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)                        # the notes say it
         found = nearest_other(images, labels, p=p, **options)
         close = pairs_within(images, labels, min(2 * eps, widest_radius(images, p)), p=p, **limits)
         pairs = closest_pairs(images, labels, k=k, p=p, neighbours=found, **limits)
-    return _report(images, labels, {"noun": noun, "eps": eps, "p": p, **statistics(found, eps)}, close, pairs, notes, files, classes)
+    return _report(given, labels, {"noun": noun, "eps": eps, "p": p, **statistics(found, eps)}, close, pairs, notes, files, classes)
 
 # %% ../nbs/01a_auditing.ipynb #d8bdfc81
 def _report(images, labels, numbers: dict, close: Pairs, pairs: Pairs, notes: list, files, classes) -> dict:

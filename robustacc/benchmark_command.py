@@ -115,11 +115,14 @@ def _data(options: Namespace) -> tuple[np.ndarray, np.ndarray, float]:
     else:
         if len(labels) > 1: raise ValueError(f"data {' '.join(options.data)}: it must be one file or folder, or a file of images and one of labels")
         read, eps = read_set(name, labels=labels[0] if labels else None, size=options.size, channels=options.channels), 8 / 255
+        for note in read.notes: print(f"note: {note}", file=sys.stderr)
         whole = all(re.fullmatch(r"-?\d+", text) for text in read.classes)
         if read.images.ndim == 2 and read.images.dtype.kind == "f" and len(out := np.argwhere((read.images < 0) | (read.images > 1))):
             raise ValueError(f"{name}: row {out[0][0] + 1} has {read.images[tuple(out[0])]:g}: numbers of a table must lie in [0, 1], as the model of an attack takes them")
         images, classes = read.images, np.array([int(text) for text in read.classes])[read.labels] if whole else read.labels
     n = len(images) if options.examples is None else check_count("examples", options.examples, 1, len(images))
+    some, kinds = len(np.unique(classes[:n])), len(np.unique(classes))
+    if some < kinds: print(f"note: the first {n} images are of {some} of {kinds} classes", file=sys.stderr)
     return images[:n], classes[:n], eps if options.eps is None else options.eps
 
 # %% ../nbs/04i_benchmark_command.ipynb #fd6a2558

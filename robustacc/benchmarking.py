@@ -6,11 +6,16 @@
 __all__ = ['Benchmark', 'benchmark']
 
 # %% ../nbs/04h_benchmarking.ipynb #3e9b3652
+import enum
 import functools
+import hashlib
 import html
+import inspect
 import json
-import re
+import numbers
+import sys
 import time
+import types
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -27,7 +32,7 @@ from .checks import check_logits, unknown_name
 from .data import Split
 from .evaluation import Robustness, check_inputs, correct, evaluate_robustness, named_attacks, pixel_batches
 from .files import atomic_write, lock
-from .guard import find_modules, frozen
+from .guard import find_modules, frozen, weight_types
 from .lipschitz import LocalLipschitz, local_lipschitz
 from .masking import MaskingReport, masking_report
 from .statistics import wilson
@@ -141,15 +146,7 @@ def _as_page(result: Benchmark) -> str:
             'margin:2rem auto;padding:0 1rem}td,th{padding:.2rem .8rem;text-align:left}</style>'
             f"<h1>Benchmark of a model</h1>{_as_tables(result)}{masking}<h2>Settings</h2><pre>{settings}</pre></html>")
 
-# %% ../nbs/04h_benchmarking.ipynb #c5b5fde0
-def _described(attack: Callable) -> str:
-    "An attack with its settings; a function by its name."
-    if isinstance(attack, functools.partial): text = f"{_described(attack.func)}, {attack.args} {attack.keywords}"
-    elif hasattr(attack, "__dataclass_fields__"): text = repr(attack)
-    else: text = f"{getattr(attack, '__module__', '')}.{getattr(attack, '__qualname__', type(attack).__qualname__)}"
-    return re.sub(r" at 0x[0-9a-f]+", "", text)  # addresses differ in every process
-
-
+# %% ../nbs/04h_benchmarking.ipynb #656a7b22
 def _weights(model: Callable) -> str:
     "Hash of all parameters and buffers behind a model."
     held = {f"{i}.{name}": value for i, module in enumerate(find_modules(model))
@@ -161,6 +158,52 @@ def _first_logits(model: Callable, images: np.ndarray, labels: np.ndarray, devic
     "Logits (8, C) of the first images."
     x, y, _ = next(pixel_batches(images, labels, np.arange(min(8, len(labels))), device=device))
     with frozen(model) as ask, torch.no_grad(): return check_logits(ask(x), y).double().cpu().numpy()
+
+# %% ../nbs/04h_benchmarking.ipynb #8bdc8680
+def _own(thing: object) -> bool:
+    "Whether the code of a function or class is a user's, and not a library's."
+    root = str(getattr(thing, "__module__", "")).partition(".")[0]
+    return root == "__main__" or root not in {"robustacc", "torch", "numpy", *sys.stdlib_module_names}
+
+
+def _code(functions: Iterable[types.FunctionType], seen: dict) -> str:
+    "Digits that stand for the code of functions and for what they see around them."
+    def parts(code: types.CodeType) -> tuple:
+        kept = [parts(c) if isinstance(c, types.CodeType) else sorted(map(repr, c)) if isinstance(c, frozenset) else repr(c) for c in code.co_consts]
+        return code.co_code.hex(), code.co_names, kept
+    def around(function: types.FunctionType) -> str:
+        found = inspect.getclosurevars(function)
+        held = {name: value for name, value in found.globals.items() if isinstance(value, numbers.Number | str | types.FunctionType)}
+        return _described((function.__defaults__, function.__kwdefaults__, dict(found.nonlocals), held), seen)
+    return hashlib.sha256(repr([(parts(f.__code__), around(f)) for f in functions]).encode()).hexdigest()[:12]
+
+# %% ../nbs/04h_benchmarking.ipynb #c5b5fde0
+def _object(thing: object, seen: dict) -> str:
+    "An object by its class, its fields or public attributes, and the methods of a class of a user's."
+    kind, fields = type(thing), getattr(thing, "__dataclass_fields__", None)
+    methods = [f for c in kind.__mro__ if _own(c) for name, f in sorted(vars(c).items()) if isinstance(f, types.FunctionType) and (name == "__call__" or name[:2] != "__")]
+    names = fields if fields is not None else [key for key in getattr(thing, "__dict__", {}) if key[0] != "_" and key != "training"] if _own(kind) else []
+    held = ", ".join(f"{name}={_described(getattr(thing, name), seen)}" for name in names)
+    weights = f" {_weights(thing)[:12]}" if isinstance(thing, torch.nn.Module) else ""
+    called = kind.__qualname__ if fields is not None else f"{kind.__module__}.{kind.__qualname__}"
+    return f"{called}{f'({held})' if held or fields is not None else ''}{weights}{f' {_code(methods, seen)}' if methods else ''}"
+
+
+def _described(thing: object, seen: dict | None = None) -> str:
+    "An attack, or a setting of one, in words that are the same in every process."
+    if thing is None or isinstance(thing, str | bytes | numbers.Number | enum.Enum | torch.dtype | torch.device | Path): return repr(thing)
+    seen = {} if seen is None else seen
+    def inner(value: object) -> str: return _described(value, seen)
+    if id(thing) in seen: return "again"
+    seen[id(thing)] = thing                                                  # kept, so that no other thing gets its number
+    if isinstance(thing, functools.partial): return f"{inner(thing.func)}, {inner(thing.args)} {inner(thing.keywords)}"
+    if isinstance(thing, types.MethodType): return f"{inner(thing.__self__)}.{inner(thing.__func__)}"
+    if isinstance(thing, Mapping): return f"{{{', '.join(f'{key!r}: {inner(value)}' for key, value in thing.items())}}}"
+    if isinstance(thing, list | tuple | set | frozenset): return f"({', '.join(map(inner, thing) if isinstance(thing, list | tuple) else sorted(map(inner, thing)))})"
+    if isinstance(thing, torch.Tensor | np.ndarray): return f"{type(thing).__name__} {hashlib.sha256(repr((str(thing.dtype), thing.tolist())).encode()).hexdigest()[:12]}"
+    if not isinstance(thing, type | types.ModuleType) and not hasattr(thing, "__qualname__"): return _object(thing, seen)
+    name = f"{getattr(thing, '__module__', None)}.{getattr(thing, '__qualname__', getattr(thing, '__name__', ''))}"
+    return f"{name} {_code([thing], seen)}" if isinstance(thing, types.FunctionType) and _own(thing) else name
 
 # %% ../nbs/04h_benchmarking.ipynb #db67eda6
 @dataclass
@@ -186,8 +229,18 @@ class _State:
         if path is not None: atomic_write(path, json.dumps({"finished": finished, "logits": self.logits.tolist(), **self.result().to_dict()}, indent=1) + "\n")
 
 # %% ../nbs/04h_benchmarking.ipynb #c1363364
-def _read_state(path: str | Path, new: _State) -> _State:
-    "The state in a file; `new`, as it is, if there is none. `ValueError` for the file of another run."
+def _restored(kept: dict, n: int) -> _State:
+    "The state of a run of n images that was kept as JSON."
+    masks, masking, smooth = kept["outcomes"], kept["masking"], kept["lipschitz"]
+    clean, (attacked, broken) = _from_bits(masks["clean"]), ({k: _from_bits(v) for k, v in masks[part].items()} for part in ("attacked", "broken"))
+    sizes = [len(mask) for mask in (*attacked.values(), *broken.values())] + ([len(smooth["values"])] if smooth else [])
+    if len(clean) not in (0, n) or any(size != n for size in sizes) or attacked.keys() != broken.keys(): raise ValueError(f"outcomes of other numbers of images than {n}")
+    return _State(kept["settings"], np.array(kept["logits"]), clean, attacked, broken, dict(kept["seconds"]), dict(kept["cpu_seconds"]),
+                  masking and MaskingReport.from_dict(masking), smooth and np.array(smooth["values"]), kept.get("finished") is True)
+
+
+def _read_state(path: str | Path, new: _State, n: int) -> _State:
+    "The state in a file, of n images; `new`, as it is, if there is none. `ValueError` for the file of another run."
     try: kept = json.loads(Path(path).read_text())
     except FileNotFoundError: return new
     except (UnicodeDecodeError, json.JSONDecodeError) as error: raise ValueError(f"{path}: it must be the file of a benchmark, not {error}") from error
@@ -198,9 +251,8 @@ def _read_state(path: str | Path, new: _State) -> _State:
         then, spread = np.array(kept["logits"]), np.ptp(new.logits)
         if then.shape != new.logits.shape or np.abs(then - new.logits).max() > 1e-3 * spread + 1e-5: wrong = ["other logits for the first images"]
     if wrong: raise ValueError(f"{path} is of another run ({'; '.join(wrong)}): it must be that of the same model, data and settings; use another file")
-    masks, masking, smooth = kept["outcomes"], kept["masking"], kept["lipschitz"]
-    attacked, broken = ({k: _from_bits(v) for k, v in masks[part].items()} for part in ("attacked", "broken"))
-    return _State(was, np.array(kept["logits"]), _from_bits(masks["clean"]), attacked, broken, kept["seconds"], kept["cpu_seconds"], masking and MaskingReport.from_dict(masking), smooth and np.array(smooth["values"]), kept.get("finished") is True)
+    try: return _restored(kept, n)
+    except (AttributeError, KeyError, TypeError, ValueError) as error: raise ValueError(f"{path}: it must be the whole file of a benchmark, and is damaged: {error!r}") from error
 
 # %% ../nbs/04h_benchmarking.ipynb #5806d20a
 def _timed(state: _State, name: str, call: Callable):
@@ -249,7 +301,7 @@ def _attack(state: _State, given: tuple, named: Mapping[str, Callable], threat: 
 def _run(new: _State, given: tuple, named: Mapping[str, Callable], threat: Threat, save: str | Path | None, part: int, progress: bool, options: dict) -> Benchmark:
     "Do what is not done yet."
     with lock(save) if save is not None else nullcontext():
-        state = new if save is None else _read_state(save, new)
+        state = new if save is None else _read_state(save, new, len(given[2]))
         _look(state, given, threat, new.settings["masking"], new.settings["lipschitz"], save, options)
         _attack(state, given, named, threat, part, save, progress, options)
         if not state.finished: state.write(save, finished=True)
@@ -278,8 +330,11 @@ def benchmark(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
     if isinstance(attacks, str) and attacks not in ("standard", "rand"): raise unknown_name("attacks", attacks, ("standard", "rand"))
     masking, part = check_count("masking", masking, 0), check_count("part", part, 1)
     check_kind("lipschitz", lipschitz, bool)
+    seed = check_count("seed", seed, 0, 2**63 - 1)
     if save is not None: check_path("save", save)
     named = autoattack(threat.norm, attacks) if isinstance(attacks, str) else named_attacks(attacks)
+    if parts := {"masking", "lipschitz"} & named.keys(): raise ValueError(f"attack name {parts.pop()!r}: it must be another, since a part of the benchmark has it")
+    if lipschitz and (low := weight_types(model) & {torch.float16, torch.bfloat16}): raise ValueError(f"weights of {low.pop()}: the Lipschitz constants need float32 or float64: call model.float(), or say lipschitz=False")
     images, labels = check_inputs(model, images, labels, device=device, stochastic=stochastic)
     logits, options = _first_logits(model, images, labels, device), dict(seed=seed, batch_size=batch_size, device=device, stochastic=True)
     settings = {"eps": threat.eps, "norm": threat.norm, "attacks": {name: _described(attack) for name, attack in named.items()}, "seed": seed, "stochastic": stochastic,

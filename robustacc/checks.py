@@ -133,17 +133,35 @@ def _ranges(images: np.ndarray, name: str) -> Iterator[tuple[int, float, float]]
     step = max(1, 2**22 // max(1, images[0].size))
     for at in range(0, len(images), step):
         low, high = float(images[at:at + step].min()), float(images[at:at + step].max())
-        if not math.isfinite(low + high):
+        if not (math.isfinite(low) and math.isfinite(high)):
             first = at + int(np.flatnonzero(~np.isfinite(images[at:at + step].reshape(len(images[at:at + step]), -1)).all(1))[0])
             raise ValueError(f"{name}: image {first} has NaN or infinite pixels: they must be finite")
         yield at, low, high
 
 
+def _by_rounding(low: float, high: float) -> str:
+    "What to do about values that leave [0, 1] by no more than rounding; empty for others."
+    over = max(-low, high - 1)
+    return f"they leave it by {over:.1g}, as rounding does: use .clip(0, 1)" if over < 1e-5 else ""
+
+
+def _as_levels(images: np.ndarray) -> np.ndarray:
+    "Floats as uint8 where all are multiples of 1/255 but for rounding; other floats as they are."
+    levels, step = np.empty(images.shape, np.uint8), max(1, 2**22 // max(1, images[0].size))
+    for at in range(0, len(images), step):
+        some = 255 * images[at:at + step].astype(np.float64)
+        whole = np.rint(some)
+        if whole.min() < 0 or whole.max() > 255 or np.abs(some - whole).max() > 255 * 2**-23: return images
+        levels[at:at + step] = whole
+    return levels
+
+# %% ../nbs/000a_checks.ipynb #7b90c4e2
 def check_images(images: object,  # (n, ...) uint8, bool or float: list, array, tensor or pandas table
                  *,
                  name: str = "images",  # what they are called in errors
                  pixels: bool = True,  # floats must lie in [0, 1]; otherwise they must be finite
                  scan: bool = True,  # look at every value now; False: whoever cuts the batches does, with `check_pixels`
+                 grey: bool = False,  # floats in memory that are multiples of 1/255 become the uint8 images that they were
                  ) -> np.ndarray:  # (n, ...) uint8 or float, shares memory where it can
     "Images as an array of uint8 or floats; `ValueError` names type, shape or range that are wrong."
     images = as_array(images, name=name)
@@ -151,12 +169,13 @@ def check_images(images: object,  # (n, ...) uint8, bool or float: list, array, 
     if images.dtype != np.uint8 and images.dtype.kind != "f":
         raise ValueError(f"{name}: dtype {images.dtype}; expected uint8 or floating point: it must be uint8 (0 to 255), bool, or floating point (0 to 1)"
                          f"{'; if they run from 0 to 255, use .astype(numpy.uint8)' if images.dtype.kind in 'iu' else ''}")
+    if images.dtype.kind == "f" and images.dtype.itemsize > 8: images = images.astype(np.float64)
     if images.ndim < 2 or 0 in images.shape: raise ValueError(f"{name}: shape {images.shape}: it must be (n, ...) pixels, none of them 0")
     if images.ndim == 4 and images.shape[3] <= 4 < min(images.shape[1:3]):
         raise ValueError(f"{name}: shape {images.shape} looks channels-last: it must be (n, channels, height, width), use images.transpose(0, 3, 1, 2)")
     for at, low, high in _ranges(images, name) if scan and images.dtype.kind == "f" else ():
-        if pixels and (low < 0 or high > 1): raise ValueError(f"{name}: values from {low:g} to {high:g}: they must lie in [0, 1] (divide by 255, or pass uint8)")
-    return images
+        if pixels and (low < 0 or high > 1): raise ValueError(f"{name}: values from {low:g} to {high:g}: they must lie in [0, 1] ({_by_rounding(low, high) or 'divide by 255, or pass uint8'})")
+    return _as_levels(images) if grey and images.dtype in (np.float32, np.float64) and not isinstance(images, np.memmap) else images
 
 # %% ../nbs/000a_checks.ipynb #60612646
 def warn_of_range(images: np.ndarray,  # (n, ...) as `check_images` returns them
@@ -308,7 +327,8 @@ def check_pixels(images: Tensor,  # (n, ...) a batch
     for name, bad in (("NaN", images.isnan()), ("a value outside [0, 1]", (images < 0) | (images > 1))):
         if bad.any():
             row = bad.flatten(1).any(1).nonzero()[0]
-            seen = "" if name == "NaN" else f" (it runs from {images[row].min():g} to {images[row].max():g})"
+            low, high = float(images[row].min()), float(images[row].max())
+            seen = "" if name == "NaN" else f" (it runs from {low:g} to {high:g}{'; ' * bool(hint := _by_rounding(low, high))}{hint})"
             raise ValueError(f"image {int(row if index is None else index[row])} has {name}{seen}: pixels must be in [0, 1]")
     return images
 

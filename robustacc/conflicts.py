@@ -112,7 +112,7 @@ def _conflicting(pairs: Pairs,  # of the images, from `pairs_within`
 # %% ../nbs/02a_conflicts.ipynb #bde01c7a
 def _checked(images, labels, radii: Sequence, pairs: Pairs | None, reach: float | None, attacker: str, p: float) -> tuple[np.ndarray, np.ndarray]:
     "Images and labels as arrays, or an error that names what is wrong."
-    images = check_images(images, pixels=False)
+    images = check_images(images, pixels=False, grey=True)
     labels = check_labels(labels, len(images), negative=True)
     for eps in radii:
         _conflict_level(eps, attacker=attacker, p=p)

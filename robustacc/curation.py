@@ -11,7 +11,7 @@ import io
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -285,11 +285,13 @@ def curate(
     "Everything that close pairs say about a labelled set; `ValueError` names what is wrong before any search."
     embedding = _checked_embedding(embedding, len(check_kind("data", data, LabelledSet)))
     given = _checked_radii(radii, data, embedding)
+    whole, grey = data, check_images(data.images, pixels=False, grey=True)
+    if all(space == "embedding" or radius <= widest_radius(grey, space) for space, radius in given.items()): data = replace(data, images=grey)
     check_count("review", review, 1), check_count("listed", listed, 0), check_count("draws", draws, 0, 10_000), check_number("seconds", seconds, 0, above=True)
     codes = data.labels
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)                        # the notes say it
-        base = audit(data.images, codes, eps=eps, k=review, **search)
+        base = audit(whole.images, codes, eps=eps, k=review, **search)
         if radii is None: given = {"inf": min(2 * base["eps"], widest_radius(data.images, "inf"))}
         order = {space: given[space] for space in _SPACES if space in given}
         close, nearest = _close(data, order, embedding, search), _nearest(data, base, order, embedding, review, search)

@@ -154,8 +154,8 @@ def named_attacks(attacks: Callable | Iterable[Callable] | Mapping[str, Callable
     for wanted, attack in given:
         if isinstance(attack, type): raise ValueError(f"attack {attack.__name__}: it is a class and must be an instance: {attack.__name__}()")
         if not callable(attack): raise ValueError(f"{attack!r} is no attack: it must be callable, such as `PGD()`")
-        if wanted is not None: named[wanted] = attack; continue
-        name = free = getattr(attack, "name", type(attack).__name__)
+        name = free = getattr(attack, "name", type(attack).__name__) if wanted is None else wanted
+        if not isinstance(name, str) or name in ("", "clean"): raise ValueError(f"attack name {name!r}: it must be a text, and not 'clean', which the accuracy without an attack is called")
         while free in named: free = f"{name}-{int(free[len(name) + 1:] or 1) + 1}"
         named[free] = attack
     if not named: raise ValueError("no attacks: name at least one")

@@ -185,19 +185,33 @@ def _gradient_findings(model: Callable, images: Tensor, labels: Tensor, threat: 
     return [_finding(name, value.item(), limits) for name, value in values.items()]
 
 # %% ../nbs/03c_masking.ipynb #70c94dca
+def _full_radius(norm: str, shape: tuple[int, ...]) -> float:
+    "The radius at which the ball of every image (of this shape) contains the grey image."
+    return .5 if norm == "inf" else .5 * math.sqrt(math.prod(shape))
+
+
+def _radii(radii: Sequence[float] | None, norm: str) -> tuple[float, ...] | None:
+    "Radii that a user gives, checked; None where none are given."
+    if check_kind("radii", radii, list, tuple, type(None)) is None: return None
+    found = tuple(Threat(r, norm).eps for r in radii)
+    if not found or any(a >= b for a, b in zip(found, found[1:])): raise ValueError(f"radii {list(radii)!r}: there must be at least one, and they must be rising")
+    return found
+
+
 def _default_radii(threat: Threat,  # the radius of interest
                    shape: tuple[int, ...],  # of one image
                    ) -> tuple[float, ...]:
     "Four radii in equal ratios, from the threat's to that whose balls all contain the grey image."
-    full = .5 if threat.norm == "inf" else .5 * math.sqrt(math.prod(shape))
+    full = _full_radius(threat.norm, shape)
     return tuple(float(r) for r in np.geomspace(threat.eps, full, 4)) if threat.eps < full else (threat.eps,)
 
 
 def _radius_findings(withstood: Mapping[str, Sequence[np.ndarray]],  # "white" and "black": per radius (n,) bool
                      limits: Mapping[str, float],  # by name of a check
+                     full: bool = True,  # at the last radius every ball contains the grey image
                      ) -> list[_Finding]:
-    "Does accuracy reach zero, and does the search without gradients find what the attack does not?"
-    found = [_finding("survives any radius", withstood["white"][-1].mean(), limits)]
+    "Does accuracy reach zero where it must, and does the search without gradients find what the attack does not?"
+    found = [_finding("survives any radius", withstood["white"][-1].mean(), limits)] if full else []
     if "black" not in withstood: return found
     return [*found, _finding("black box wins", max(np.mean(w & ~b) for w, b in zip(withstood["white"], withstood["black"])), limits)]
 
@@ -219,20 +233,19 @@ def masking_report(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (
                    ) -> MaskingReport:  # findings, radii and accuracies; shows itself as a table
     "Look for traces of gradient masking. `ValueError` if no image is classified correctly, or the model has no gradient at all."
     limits = check_kind("limits", limits, Mapping, type(None)) or {}
-    check_count("seed", seed, 0, 2**63 - 1), check_kind("radii", radii, list, tuple, type(None))
-    if radii is not None and not radii: raise ValueError("radii: there must be at least one")
+    check_count("seed", seed, 0, 2**63 - 1), check_threat(threat)
+    radii = _radii(radii, threat.norm)
     for name, a in (("attack", attack), ("black_box", black_box)):
         if isinstance(a, type) or not (callable(a) or (a is None and name == "black_box")): raise ValueError(f"{name} {a!r}: it must be an attack, such as PGD()")
     for name in limits:
         check_choice("check", name, list(_CHECKS))
         if not isinstance(limits[name], numbers.Real) or not limits[name] >= 0: raise ValueError(f"limit {limits[name]!r} of {name!r}: it must be 0 or more")
-    check_threat(threat)
     images, labels = check_inputs(model, images, labels, device=device, stochastic=True)
     options = dict(batch_size=batch_size, device=device, stochastic=True)
     with _undisturbed(model, seed):
         right = np.flatnonzero(correct(model, images, labels, **options))
         if not len(right): raise ValueError(f"none of the {len(labels)} images is classified correctly: there is nothing to attack")
-        radii = tuple(Threat(r, threat.norm).eps for r in radii) if radii is not None else _default_radii(threat, tuple(images.shape[1:]))
+        if radii is None: radii = _default_radii(threat, tuple(images.shape[1:]))
         x, y, _ = next(pixel_batches(images, labels, right[:batch_size], batch_size=batch_size, device=device))
         found = [*_state_findings(model, limits), *_output_findings(model, x, limits),
                  *_gradient_findings(model, x, y, threat, limits, loss=loss, seed=seed)]
@@ -240,4 +253,5 @@ def masking_report(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (
         withstood = {name: [robust(model, images, labels, a, Threat(r, threat.norm), seed=seed, progress=progress, **options) for r in radii]
                      for name, a in (("white", attack), ("black", black_box)) if a is not None}
     white, black = (tuple(float(mask.mean()) for mask in withstood.get(name, ())) for name in ("white", "black"))
-    return MaskingReport((*found, *_radius_findings(withstood, limits)), radii, white, black)
+    full = radii[-1] >= _full_radius(threat.norm, tuple(images.shape[1:])) * (1 - 1e-9)
+    return MaskingReport((*found, *_radius_findings(withstood, limits, full)), radii, white, black)

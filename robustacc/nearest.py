@@ -16,11 +16,12 @@ from .checks import check_images, check_labels
 # %% ../nbs/02bb_nearest.ipynb #cc981b39
 def _squared(x: np.ndarray, points: np.ndarray) -> np.ndarray:
     "(n, m) squared distances in float64, whole numbers for whole numbers; the points are converted a few at a time."
+    from scipy.spatial.distance import cdist
     out, own = np.empty((len(x), len(points))), (x**2).sum(1)[:, None]
     for at in range(0, len(points), 4096):
         block = points[at:at + 4096].astype(float)
-        out[:, at:at + 4096] = own + (block**2).sum(1) - 2 * x @ block.T
-    return np.maximum(out, 0)
+        out[:, at:at + 4096] = own + (block**2).sum(1) - 2 * x @ block.T if points.dtype == np.uint8 else cdist(x, block, "sqeuclidean")
+    return out
 
 
 def _sharpest(far: np.ndarray, near: int, others: np.ndarray, points: np.ndarray) -> tuple[float, float, float]:

@@ -68,6 +68,8 @@ def transfer(source: Callable,  # the model that is attacked: images in [0, 1] -
              **options: Any,  # of `evaluate_robustness`: seed, batch_size, device, stochastic, progress
              ) -> Robustness:  # of the target
     "Whom the adversarial images of one model break in another: `transfer(mine, theirs, images, labels).worst.mean()`."
-    (name, made), = named_attacks(attack).items()
+    named = named_attacks(attack)
+    if len(named) > 1: raise ValueError(f"attack {', '.join(named)}: it must be one attack, not {len(named)}")
+    (name, made), = named.items()
     def moved(_, images, labels, threat, **settings): return made(source, images, labels, threat, **settings)
     return evaluate_robustness(target, images, labels, {name: moved}, Threat(eps, norm), **options)

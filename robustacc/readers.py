@@ -93,7 +93,8 @@ def _coded(values, where: str, what: str = "image {0}") -> tuple[np.ndarray, tup
     if empty: raise ValueError(f"{where}: {what.format(empty[0], empty[0] + 1)} has no label ({len(empty)} have none): every {what.split()[0]} must have one")
     if values.dtype.kind == "f" and (values == np.rint(values)).all(): values = values.astype(np.int64)
     if values.dtype.kind == "O" and all(isinstance(v, str) for v in values): values = values.astype(str)
-    if values.dtype.kind == "U" and all(re.fullmatch(r"-?\d{1,18}", v) for v in values.tolist()): values = values.astype(np.int64)
+    if values.dtype.kind == "U": values = np.char.strip(values)
+    if values.dtype.kind == "U" and all(re.fullmatch(r"-?\d{1,18}(\.0*)?", v) for v in values.tolist()): values = np.array([int(v.partition(".")[0]) for v in values.tolist()])
     if values.dtype.kind not in "iubU": raise ValueError(f"{where}: labels of type {values.dtype}: they must be whole numbers or words")
     known, codes = np.unique(values, return_inverse=True)
     return codes.astype(np.int64), tuple(map(str, known.tolist()))
@@ -236,6 +237,19 @@ def _table(columns: Mapping[str, Sequence], left: Sequence[str], where: str) -> 
     if not left: raise ValueError(f"{where}: there must be a column of pictures, or columns of numbers")
     return np.stack([_numbers(columns[name], where, name) for name in left], 1)
 
+# %% ../nbs/02c_readers.ipynb #a240affc
+_COUNTERS = r"|index|id|row|unnamed: \d+|__index_level_\d+__"  # names of columns that may number the rows
+
+
+def _measured(columns: Mapping[str, Sequence], left: Sequence[str], where: str) -> tuple[np.ndarray, tuple[str, ...]]:
+    "Columns of numbers as a table (n, d) without those that number the rows, and notes."
+    def counts(name: str) -> bool:
+        if not re.fullmatch(_COUNTERS, name.strip().lower()): return False
+        values = _numbers(columns[name], where, name)
+        return np.array_equal(values - values[0], np.arange(len(values))) and values[0] in (0, 1)
+    out = [name for name in left if counts(name)] if len(left) > 1 else []
+    return _table(columns, [name for name in left if name not in out], where), tuple(f"the column {name!r} numbers the rows, and was left out" for name in out)
+
 # %% ../nbs/02c_readers.ipynb #c4673e37
 def _from_rows(columns: Mapping[str, Sequence], where: str, base: Path, given: Mapping[str, str], options: Mapping, *, names: Sequence[str] | None = None,
                parts: Sequence[str] | None = None) -> LabelledSet:
@@ -248,12 +262,13 @@ def _from_rows(columns: Mapping[str, Sequence], where: str, base: Path, given: M
         empty = [i for i, v in enumerate(plain[role].tolist()) if v is None or v != v or v == ""]
         if empty: raise ValueError(f"{where}: row {empty[0] + 1} has no {role} ({len(empty)} have none): every row must have one")
     codes, classes = _coded(plain["label"], where, "row {1}")
+    if len(classes) > 1 and all(re.fullmatch(r"-?\d*\.?\d+", c) for c in classes) and (broken := [c for c in classes if "." in c]): raise ValueError(f"{where}: column {roles['label']} has {broken[0]}: labels must be whole numbers or words")
     if names is not None and all(re.fullmatch(r"\d+", c) and int(c) < len(names) for c in classes):
         codes, classes = np.array([int(c) for c in classes])[codes], tuple(names)
     files: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     if "image" in roles: images, files, notes = _cells(columns[roles["image"]], where, base, options)
-    else: images = _table(columns, [name for name in columns if name not in roles.values()], where)
+    else: images, notes = _measured(columns, [name for name in columns if name not in roles.values()], where)
     part = plain.get("part", np.array(parts) if parts is not None and len(set(parts)) > 1 else None)
     words = lambda values: None if values is None else values.astype(str)
     return LabelledSet(images, codes, classes, files, words(plain.get("group")), words(part), notes)
@@ -265,6 +280,7 @@ def _from_csv(path: Path, given: Mapping[str, str], options: Mapping) -> Labelle
         rows = csv.reader(stream, delimiter="\t" if path.suffix == ".tsv" else ",")
         try: head, *body = [row for row in rows if row]
         except (ValueError, csv.Error, UnicodeDecodeError) as error: raise ValueError(f"{path}: it must be a table with a line of names ({error})") from error
+    if len(set(head := [name.strip() for name in head])) < len(head): raise ValueError(f"{path}: columns {', '.join(head)}: they must have different names")
     for line, row in enumerate(body, 2):
         if len(row) != len(head): raise ValueError(f"{path} line {line}: {len(row)} cells: there must be {len(head)} ({', '.join(head)})")
     return _from_rows(dict(zip(head, map(list, zip(*body)))) if body else {name: [] for name in head}, path.name, path.parent, given, options)

@@ -166,7 +166,8 @@ def duplicates(images: np.ndarray,  # (n, ...) images of any type
     images, labels = _checked_set(images, labels)
     groups = {}
     for i in range(len(images)):
-        digest = blake2b(np.ascontiguousarray(images[i]).data, digest_size=16).digest()
+        image = np.ascontiguousarray(images[i] if images.dtype == np.uint8 else images[i] + images.dtype.type(0))     # -0. + 0. is 0.
+        digest = blake2b(image.data, digest_size=16).digest()
         groups.setdefault(digest, []).append(i)
     found = [(index, [int(labels[i]) for i in index]) for index in groups.values() if len(index) > 1]
     return [{"index": index, "labels": names, "conflict": len(set(names)) > 1} for index, names in found]

@@ -125,6 +125,7 @@ def paired_difference(first: Sequence[float],  # one value per seed
     if len(before) != len(after) or len(before) < 2: raise ValueError(f"{len(before)} and {len(after)} values: at least 2 pairs are needed")
     change = after - before
     mean, error = float(change.mean()), float(change.std(ddof=1)) / math.sqrt(len(change))
+    if error <= 2 * np.finfo(float).eps * max(np.abs(before).max(), np.abs(after).max()): error = 0.
     half = student(level, len(change) - 1) * error
     p = 2 * float(t.sf(abs(mean) / error, len(change) - 1)) if error > 0 else math.nan
     return Difference(mean, mean - half, mean + half, len(change), p)

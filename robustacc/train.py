@@ -173,10 +173,15 @@ def save_outcomes(outcomes: dict[str, np.ndarray],  # by name, one value for eac
     atomic_write(path, buffer.getvalue())
 
 
-def _prepare(p: Plan) -> tuple[Data, Data, Split | None]:
-    "The data of a run: as the recipe takes it; what is learned of it and the test set; the validation split, if there is one."
+def _taken(p: Plan) -> Data:
+    "The data of a run, as the recipe takes it."
     data = load(p.dataset)
-    data = data.take(train=min(p.recipe.train or len(data.train), len(data.train)), test=min(p.recipe.test or len(data.test), len(data.test)))
+    return data.take(train=min(p.recipe.train or len(data.train), len(data.train)), test=min(p.recipe.test or len(data.test), len(data.test)))
+
+
+def _prepare(p: Plan) -> tuple[Data, Data, Split | None]:
+    "The data of a run; what is learned of it and the test set; the validation split, if there is one."
+    data = _taken(p)
     return data, *hold_out(augmented(data, p.tools.augment), p.tools.validation, seed=p.seed)
 
 # %% ../nbs/05_train.ipynb #51322b84
@@ -253,7 +258,7 @@ def _train_row(p: Plan,  # a checked run whose lock is held
         for file in (*files.values(), p.path.with_suffix(".webp"), *p.kept.values()): clear_leftovers(file)
     if p.device == "cpu": keep_freed_memory()
     if group.size > 1: group.run_on_first(lambda: load(p.dataset) and None)              # a data set is downloaded once
-    begun = source(notebook)                                                    # the code as it is now, not when the run ends
+    begun = source(notebook) | ({"own": _own_code(p)} if p.own else {})         # the code as it is now, not when the run ends
     data, learned, held = _prepare(p)
     torch.manual_seed(p.seed)
     model = build(p.arch, in_shape=data.in_shape, n_classes=data.n_classes, dropout=p.dropout)
@@ -269,6 +274,20 @@ def _train_row(p: Plan,  # a checked run whose lock is held
                                      "environment": p.environment(group), "source": begun}, beside={".webp": some[1]} if some else None)
     return group.run_on_first(written)
 
+# %% ../nbs/05_train.ipynb #b8f5408f
+def _own_code(p: Plan) -> dict[str, str | None]:
+    "Hashes of the modules that a run takes from the user, by name."
+    return {place.partition(":")[0]: own_methods.code(place) for kind, place in (p.own or {}).items() if kind != "eps"}
+
+
+def _warn_of_changes(p: Plan, record: Mapping) -> None:
+    "Warn if a finished run was made with other code of the user's, or with other data of theirs."
+    if not p.own: return
+    was = record["source"].get("own") or {}
+    changed = [f"the module {name}" for name, code in _own_code(p).items() if was.get(name) not in (None, code)]
+    if "dataset" in p.own and record["data"].get("sha256") not in (None, _taken(p).summary()["sha256"]): changed.append(f"the data set {p.dataset}")
+    if changed: warnings.warn(f"{p.path} is of a finished run, and {' and '.join(changed)} was another then: its numbers are those of that time; to run it again, move the record away", stacklevel=3)
+
 # %% ../nbs/05_train.ipynb #d5151752
 def run(settings: Settings = Settings(),  # what to run
         *,
@@ -283,6 +302,7 @@ def run(settings: Settings = Settings(),  # what to run
     group = find_group(p.device)
     p = replace(p, device=group.device or p.device)
     record = group.run_on_first(lambda: finished(p.path, p.settings))
+    if record is not None and group.leads: _warn_of_changes(p, record)
     if record is None:
         group.run_on_first(lambda: check_writable(p.path.parent))
         with group.enter_on_first(lambda: lock(p.path)):

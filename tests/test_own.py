@@ -1,18 +1,21 @@
 """Methods, networks and data of one's own: outside scripts, other processes, and names that cannot collide."""
 import importlib
 import json
+import linecache
 import subprocess
 import sys
+import warnings
 
 import pytest
 
-from robustacc.data import own_data
+from robustacc.checkpoints import CheckpointError
+from robustacc.data import _made, own_data
 from robustacc.files import checkout
 from robustacc.methods import own_methods
 from robustacc.networks import own_networks
 from robustacc.records import RecordExistsError, finished, write_record
 from robustacc.runs import run_name
-from robustacc.train import plan
+from robustacc.train import plan, run
 
 OWN = '''
 from dataclasses import dataclass
@@ -99,6 +102,50 @@ def test_in_another_process_the_record_keeps_them_apart(modules, tmp_path):
     assert run_name(json.loads(p.path.read_text())["settings"]).path == p.path.relative_to(tmp_path)     # without importing anything
     with pytest.raises(RecordExistsError, match="own.dataset: 'mine:digits' -> 'theirs:digits'"):
         finished(p.path, {**p.settings, "own": {**p.settings["own"], "dataset": "theirs:digits"}})
+
+
+SMALL = OWN.replace("images[:200], labels[:200], images[200:260], labels[200:260]", "images[:60], labels[:60], images[200:230], labels[200:230]")
+
+
+def test_a_finished_row_says_that_loss_or_data_were_others(modules, tmp_path):
+    "A row has the name of its method and its data, and not their content: the numbers that come back are those of the old ones."
+    given = dict(dataset="mine:digits", arch="mine:linear", method="mine:MART", profile="smoke", epochs=1, device="cpu", results=str(tmp_path / "runs"), progress=False)
+    def again(text):
+        for registry in (own_data, own_networks, own_methods): registry._own.clear()
+        _made.cache_clear()
+        modules("mine", text)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            record = run(**given)
+        return record, [str(w.message) for w in said if "of a finished run" in str(w.message)]
+    first, said = again(SMALL)
+    assert said == [] and list(first["source"]["own"]) == ["mine"]
+    assert again(SMALL) == (first, [])
+    record, (said,) = again(SMALL.replace("return -q_y", "return q_y"))
+    assert record == first and "and the module mine was another then: its numbers are those of that time" in said
+    record, (said,) = again(SMALL.replace("values / 16", "values / 17"))
+    assert record == first and "and the module mine and the data set digits-of-mine was another then" in said
+    path = plan(**{k: v for k, v in given.items() if k != "progress"}).path
+    for file in path.parent.iterdir(): file.unlink()
+    record, said = again(SMALL.replace("values / 16", "values / 17"))
+    assert said == [] and record["data"]["sha256"] != first["data"]["sha256"]
+
+
+def test_a_training_does_not_go_on_with_another_loss(modules, tmp_path, monkeypatch):
+    given = dict(dataset="mine:digits", arch="mine:linear", method="mine:MART", profile="smoke", epochs=2, device="cpu", results=str(tmp_path / "runs"), progress=False, every=0)
+    modules("mine", SMALL)
+    def stop(*_, **__): raise KeyboardInterrupt
+    with monkeypatch.context() as here, pytest.raises(KeyboardInterrupt):
+        here.setattr("robustacc.measuring.local_lipschitz", stop)
+        run(**given)
+    for registry in (own_data, own_networks, own_methods): registry._own.clear()
+    linecache.clearcache()
+    modules("mine", SMALL.replace("return -q_y", "return q_y"))
+    with pytest.raises(CheckpointError, match="of a run with other settings .code.mine:MART: "): run(**given)
+    for registry in (own_data, own_networks, own_methods): registry._own.clear()
+    linecache.clearcache()
+    modules("mine", SMALL + "\n# a remark elsewhere\n")
+    assert run(**given)["settings"]["method"]["lam"] == 5
 
 
 @pytest.mark.slow
