@@ -20,6 +20,7 @@ from robustacc.data import DATASETS
 from robustacc.files import checkout
 from robustacc.recipes import PROFILES
 from robustacc.records import RECORD_SCHEMA, as_json
+from robustacc.runs import RunName
 from robustacc.rows import all_rows
 from robustacc.site import __main__ as site
 from robustacc.site import findings, pages, render
@@ -359,6 +360,24 @@ def test_findings_say_how_many_draws_rows_and_images_are_behind_a_number(told):
     for row in (r for r in all_rows(filter(pages.is_row, records)) if r["source"] == "ours"):
         assert ("The seeds were not all trained on the same machine" in page(f"rows/{row['page']}")) == (", " in row["platform"])
     assert "1 data set at" in page("tables/index") and "Random labels" not in page("tables/table-1") and "Random labels" in page("tables/table-8")
+
+
+def test_a_row_shows_its_attacked_examples_and_offers_its_weights(told):
+    records, page = told
+    with_examples = [r for r in records if "examples" in r]
+    assert with_examples
+    for r in with_examples:
+        text, broken = page(f"rows/{RunName.of(r).row_page}"), sum(e["attacked_answer"] != e["label"] for e in r["examples"])
+        sheet = Image.open(Path(r["folder"], r["file"]).with_suffix(".webp"))
+        assert sheet.width * 2 == sheet.height * len(r["examples"])                   # two rows of square pictures
+        answers = ", ".join(e["answer"] + (f" → <b>{e['attacked_answer']}</b>" if e["attacked_answer"] != e["label"] else "") for e in r["examples"])
+        assert f'src="../records/{r["file"][:-5]}.webp"' in text and f"Its answers: {answers}. {broken} of these {len(r['examples'])} are broken" in text
+    kept = {r["file"] for r in records if r["kept"]}
+    assert kept == {str(path.with_suffix(".json").relative_to(ROOT / "results")) for path in (ROOT / "results").rglob("*.safetensors")}
+    for r in filter(pages.is_row, records):
+        text, place = page(f"rows/{RunName.of(r).row_page}"), f'href="../records/{r["file"][:-5]}.safetensors" download'
+        assert (place in text) == (r["file"] in kept)
+        if isinstance(r.get("weights"), dict): assert r["weights"]["sha256"] in text and "{'sha256'" not in text
 
 
 def test_no_number_is_minus_zero(told):

@@ -97,12 +97,13 @@ def kinds(folder: str | Path,  # `nbs/`
 
 # %% ../../nbs/10b_site_pages.ipynb #0c376df3
 def read_records(trees: Sequence[str | Path],  # where to look; a later tree gives way to an earlier one
-                 ) -> tuple[list[dict], list[str]]:  # records with their `file` and `folder`; what was wrong with others
+                 ) -> tuple[list[dict], list[str]]:  # records with their `file` and `folder`, and suffixes of weights that were published; what was wrong with others
     "Every record of every data set, and a line for each file that is none."
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         found = {record["file"]: record for dataset in (*DATASETS, "staircase") for record in find_records(dataset, kind="*", folders=trees)}
-    return [found[name] for name in sorted(found)], list(dict.fromkeys(str(warning.message) for warning in said))
+    kept = {name for name, r in found.items() if Path(r["folder"]).resolve() == Path(trees[-1]).resolve() and Path(r["folder"], name).with_suffix(".safetensors").exists()}
+    return [found[name] | {"kept": [".safetensors"] * (name in kept)} for name in sorted(found)], list(dict.fromkeys(str(warning.message) for warning in said))
 
 # %% ../../nbs/10b_site_pages.ipynb #72f65361
 @dataclass(frozen=True)
@@ -256,8 +257,7 @@ def _command(kind: Kind, dataset: str = "") -> str:
 
 def _not_run(kind: Kind, dataset: str, templates: Path, record: dict | None = None) -> dict:
     "The page of a run that nobody has made, or of which only the record was published."
-    profile = _lightest(dataset) if dataset else ""
-    text = fill(templates, "not_run.md", kind=kind, dataset=dataset, record=record, command=_command(kind, dataset), profile=profile)
+    text = fill(templates, "not_run.md", kind=kind, dataset=dataset, record=record, command=_command(kind, dataset), profile=_lightest(dataset) if dataset else "")
     return new_page(": ".join(filter(None, [kind.title, TITLES.get(dataset)])), "Of this run only the record was published" if record else "This was not run here", text)
 
 # %% ../../nbs/10b_site_pages.ipynb #97db7e17
@@ -309,7 +309,7 @@ def write_runs(proc: str | Path,  # the processed notebooks
     pages["index"] = _index_page(known, listed, templates, records[1])
     for folder in ("runs", "records"): shutil.rmtree(proc / folder, ignore_errors=True)
     for name, page in pages.items(): write_notebook(proc / "runs" / f"{name}.ipynb", page)
-    for place, tree in ((Path(r["file"]).with_suffix(suffix), Path(r["folder"])) for r in records[0] for suffix in (".json", *r.get("beside", ()))):
+    for place, tree in ((Path(r["file"]).with_suffix(suffix), Path(r["folder"])) for r in records[0] for suffix in (".json", *r.get("beside", ()), *r.get("kept", ()))):
         if not (tree / place).exists(): continue
         (proc / "records" / place).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(tree / place, proc / "records" / place)
