@@ -190,7 +190,7 @@ def evaluate_robustness(model: Callable,  # images (n, c, h, w) in [0, 1] -> log
                         stochastic: bool = False,  # the model is meant to be random: do not compare two passes
                         progress: bool = False,  # show a bar per attack
                         ) -> Robustness:
-    "The worst case of several attacks per example; the outcome depends neither on batch size nor on the examples' order. `ValueError` if an attack cheats."
+    "The worst case of several attacks per example; the outcome does not depend on batch size, and random draws belong to an example's place in `images`. `ValueError` if an attack cheats."
     from tqdm import tqdm
     named = named_attacks(attacks)
     check_threat(threat)
