@@ -182,11 +182,11 @@ def read_record(path: str | Path,  # of the file
 
 # %% ../nbs/00c_records.ipynb #8dc778ef
 def _move_away(path: Path, record: Mapping) -> bool:
-    "Move an older record with its arrays and weights to the name that its settings have today; False where it is right or the place is taken."
+    "Move an older record with its arrays, weights and pictures to the name that its settings have today; False where it is right or the place is taken."
     if _read(path)["schema"] == _SCHEMA or record["kind"] not in ("train", "ledger", "proof"): return False
     own = path.with_name(run_name(record["settings"]).path.name)
     if own == path or own.exists(): return False
-    for suffix in (".npz", ".safetensors", ".json"):                 # the record last: until then it is still found under the old name
+    for suffix in (".npz", ".safetensors", ".webp", ".json"):                # the record last: until then it is still found under the old name
         if path.with_suffix(suffix).exists(): os.replace(path.with_suffix(suffix), own.with_suffix(suffix))
     return True
 

@@ -144,7 +144,7 @@ def test_twenty_kills_of_a_row_under_papermill(chapter, fewer, tmp_path):  # noq
     def outcome(folder):
         path, = (folder / "runs").rglob("natural*.json")
         record = {k: v for k, v in read_record(path).items() if k not in ("seconds", "environment", "source")}
-        return record, path.with_suffix(".safetensors").read_bytes(), path.with_suffix(".npz").read_bytes()
+        return record, path.with_suffix(".safetensors").read_bytes(), path.with_suffix(".npz").read_bytes(), [p.read_bytes() for p in path.parent.glob("*.webp")]
 
     begun = time.monotonic()
     process = start(tmp_path / "whole")

@@ -199,4 +199,4 @@ def test_the_script_goes_on_where_its_time_was_up(rows, root, tmp_path):
         codes.append(subprocess.run([*command, "--minutes", minutes], cwd=tmp_path, capture_output=True, text=True).returncode)
     assert codes[0] == 3 and codes[-1] == 0
     record = json.loads((tmp_path / "runs/smoke/digits/CNN2/at-epochs1-seed0.json").read_text())
-    assert len(record["history"]) == 1 and [p.suffix for p in sorted((tmp_path / "runs/smoke/digits/CNN2").iterdir())] == [".json", ".npz", ".safetensors"]
+    assert len(record["history"]) == 1 and [p.suffix for p in sorted((tmp_path / "runs/smoke/digits/CNN2").iterdir())] == [".json", ".npz", ".safetensors", ".webp"]
