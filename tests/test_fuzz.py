@@ -313,7 +313,7 @@ def a_record(folder):
     source = sorted((checkout() / "results" / "smoke" / "digits").glob("*/natural-seed0.json"))[0]
     target = folder / "_runs" / source.relative_to(checkout() / "results")
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source, target)
+    for suffix in (".json", ".webp"): shutil.copy(source.with_suffix(suffix), target.with_suffix(suffix))
     return target
 
 

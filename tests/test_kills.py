@@ -57,7 +57,7 @@ def prepared(place, folder):
         (folder / "demo").mkdir()
         small_checkout(folder / "demo")
     if place == "publishing":
-        source = sorted((checkout() / "results" / "smoke" / "digits").rglob("*.json"))
+        source = sorted(p for p in (checkout() / "results" / "smoke" / "digits").rglob("*") if p.suffix in (".json", ".webp"))
         for path in source:
             to = folder / "_runs" / path.relative_to(checkout() / "results")
             to.parent.mkdir(parents=True, exist_ok=True)

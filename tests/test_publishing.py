@@ -18,6 +18,7 @@ def a_run(tmp_path, monkeypatch):
         path = tmp_path / "_runs" / source.relative_to(checkout() / "results")
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source, path)
+        shutil.copy(source.with_suffix(".webp"), path.with_suffix(".webp"))
         record = read_record(path)
         record[part] |= changes
         path.write_text(json.dumps(record))
@@ -33,12 +34,12 @@ def test_code_that_nobody_can_look_up_is_published_only_when_it_is_allowed(a_run
     for options in ({}, {other: True}):
         with pytest.raises(ValueError, match=path.name): publish([path], **options)
     assert not (tmp_path / "results").exists()
-    published, = publish([path], **{allowed: True})
-    assert published.read_bytes() == path.read_bytes()
+    pictures, published = publish([path], **{allowed: True})                  # the record last
+    assert published.read_bytes() == path.read_bytes() and pictures.read_bytes() == path.with_suffix(".webp").read_bytes()
 
 
 def test_clean_code_of_a_known_commit_is_published(a_run):
-    assert len(publish([a_run(commit="0" * 40, dirty=False)])) == 1
+    assert [path.suffix for path in publish([a_run(commit="0" * 40, dirty=False)])] == [".webp", ".json"]
 
 
 @pytest.mark.parametrize("dataset", ["../../x", "/tmp/x", "a/../../../x"])
