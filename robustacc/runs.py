@@ -57,44 +57,50 @@ def _default(settings: Mapping) -> tuple[float | None, Recipe]:
     if "test_labels" in settings: return find_proof_recipe(profile, dataset, settings["test_labels"])[1:]
     return None, find_recipe(profile, dataset, method, own="dataset" in (settings.get("own") or {}))[1]
 
+# %% ../nbs/00bb_runs.ipynb #d0e10005
+def _method_departures(settings: Mapping) -> dict[str, object]:
+    "What departs in the method: its variant, its strengths, and the attack inside it."
+    method = settings["method"]
+    found = {"variant": method["variant"]} if method["variant"] != "paper" else {}
+    usual = {**default_strengths(method["name"], settings["dataset"]), "steps": 10, "step": .2, "h": 1., "finite_difference": None}
+    found |= {name: method[name] for name, value in usual.items() if method.get(name, value) != value}
+    if "method" not in (settings.get("own") or {}): return found
+    return found | {name: value for name, value in method.items() if name not in ("name", "label", "variant", "steps", "step")}
 
+# %% ../nbs/00bb_runs.ipynb #d0e10009
+def _recipe_departures(settings: Mapping, usual: Recipe) -> dict[str, object]:
+    "What departs in the recipe from the usual one."
+    given, epochs = settings["recipe"], usual.epochs
+    if "test_labels" in settings: usual = replace(usual.stretched(given["epochs"]), epochs=epochs)  # its milestones move with the epochs
+    expected = {f.name: list(value) if isinstance(value := getattr(usual, f.name), tuple) else value for f in fields(usual)}
+    return {name: given[name] for name, value in expected.items() if name in given and (list(given[name]) if isinstance(given[name], tuple) else given[name]) != value}
+
+# %% ../nbs/00bb_runs.ipynb #d0e1000c
 def departures(settings: Mapping,  # of a training record: resolved values
                ) -> dict[str, object]:  # setting -> value, in the order of names; empty for a plain row
-    "Every setting of a run that is not the default of its profile, data set, network or method."
-    _check_settings(settings)
-    method, dataset, own = settings["method"], settings["dataset"], settings.get("own") or {}
-    dropout, recipe = _default(settings)
-    found = {"variant": method["variant"]} if method["variant"] != "paper" else {}
-    found |= {name: method[name] for name, value in default_strengths(method["name"], dataset).items() if method.get(name, value) != value}
-    found |= {name: method[name] for name, value in (("steps", 10), ("step", .2), ("h", 1.), ("finite_difference", None)) if method.get(name, value) != value}
-    if "method" in own: found |= {name: value for name, value in method.items() if name not in ("name", "label", "variant", "steps", "step")}
+    "Every setting of a run that is not the default of its profile, data set, network or method; `ValueError` names what is missing."
+    dropout, recipe = _default(_check_settings(settings))
+    found = _method_departures(settings)
     if settings["dropout"] != dropout: found["dropout"] = settings["dropout"]
     found |= settings.get("tools") or {}
-    if settings["eps"] != own.get("eps", RADIUS.get(dataset, settings["eps"])): found["eps"] = settings["eps"]
-    given, usual = settings["recipe"], recipe
-    if "test_labels" in settings: usual = replace(recipe.stretched(given["epochs"]), epochs=recipe.epochs)  # its milestones move with the epochs
-    found |= {f.name: given[f.name] for f in fields(recipe) if f.name in given and _plain(given[f.name]) != _plain(getattr(usual, f.name))}
-    found |= {name: settings[name] for name, value in (("restarts", 1), ("examples", 100)) if settings.get(name, value) != value}
-    return found
-
-
-def _plain(value):
-    "A value as JSON would give it back."
-    return list(value) if isinstance(value, tuple) else value
+    radius = (settings.get("own") or {}).get("eps", RADIUS.get(settings["dataset"], settings["eps"]))
+    if settings["eps"] != radius: found["eps"] = settings["eps"]
+    found |= _recipe_departures(settings, recipe)
+    return found | {name: settings[name] for name, value in (("restarts", 1), ("examples", 100)) if settings.get(name, value) != value}
 
 # %% ../nbs/00bb_runs.ipynb #a649a1a8
-_SHORT = {"variant": "", "lam": "lam", "mu": "mu", "beta": "beta", "weight_decay": "wd", "label_smoothing": "ls", "ema": "ema", "validation": "val",
-          "augment": "aug-", "train": "n", "precision": ""}  # of settings in names; others stand under their own name
-_KEEP_ZERO = ("dropout", "weight_decay", "label_smoothing", "ema", "validation")  # names of such settings are older than the rule
-
-
 def number_text(value: float,  # any finite number
                 *,
                 zero: bool = False,  # write the zero before the point
                 ) -> str:  # ".2", "6", "1e-05"
-    "A number with as many digits as it takes to read the same number back."
+    "A number with as many digits as it takes to read the same number back; `ValueError` for one that is not finite."
     text = repr(check_number("value", value)).removesuffix(".0")
     return text if zero else re.sub(r"^(-?)0\.", r"\1.", text)
+
+# %% ../nbs/00bb_runs.ipynb #d0e10010
+_SHORT = {"variant": "", "lam": "lam", "mu": "mu", "beta": "beta", "weight_decay": "wd", "label_smoothing": "ls", "ema": "ema", "validation": "val",
+          "augment": "aug-", "train": "n", "precision": ""}  # of settings in names; others stand under their own name
+_KEEP_ZERO = ("dropout", "weight_decay", "label_smoothing", "ema", "validation")  # names of such settings are older than the rule
 
 
 def _part(name: str, value) -> str:
@@ -134,6 +140,15 @@ def row_label(settings: Mapping,  # of a training record
     "How a row is called in a table: its method, and whatever departs from the default of its profile."
     return ", ".join([_check_settings(settings)["method"]["label"], *(setting_text(name, value) for name, value in departures(settings).items())])
 
+# %% ../nbs/00bb_runs.ipynb #d0e10015
+def _words(path: str | Path) -> tuple[str, str, str, str, int, str | None]:
+    "Profile, data set, network, row, seed and study of a path that ends like a record's; `ValueError` for another one."
+    *head, name = Path(path).parts or ("",)
+    match = re.fullmatch(r"(?P<row>.+)-seed(?P<seed>\d+)\.json", name)
+    for study, where in ((None, head[-3:]), (head[-1] if head else None, head[-4:-1])):
+        if match and len(where) == 3 and where[0] in PROFILES: return where[0], where[1], where[2], match["row"], int(match["seed"]), study
+    raise ValueError(f"{path}: it must end in <profile>/<dataset>/<network>/<row>-seed<number>.json, with a profile of {', '.join(PROFILES)}")
+
 # %% ../nbs/00bb_runs.ipynb #83c1cbfd
 @dataclass(frozen=True)
 class RunName:
@@ -170,11 +185,7 @@ class RunName:
     @classmethod
     def parse(cls, path: str | Path) -> "RunName":  # any path that ends like a record's
         "The words of a record's path; `ValueError` for a path that is not one of a run."
-        *head, name = Path(path).parts or ("",)
-        match = re.fullmatch(r"(?P<row>.+)-seed(?P<seed>\d+)\.json", name)
-        for study, where in ((None, head[-3:]), (head[-1] if head else None, head[-4:-1])):
-            if match and len(where) == 3 and where[0] in PROFILES: return cls(where[0], where[1], where[2], match["row"], int(match["seed"]), study)
-        raise ValueError(f"{path}: it must end in <profile>/<dataset>/<network>/<row>-seed<number>.json, with a profile of {', '.join(PROFILES)}")
+        return cls(*_words(path))
 
 # %% ../nbs/00bb_runs.ipynb #6e6f6610
 def run_name(settings: Mapping,  # of a training record
@@ -244,7 +255,17 @@ def each_row(rows: Iterable[Mapping],  # settings by name; a list of values mean
         choices = [v if isinstance(v, list) else [v] for v in row.values()]
         yield from (dict(zip(row, values)) for values in product(*choices))
 
+# %% ../nbs/00bb_runs.ipynb #d0e10021
+def _offered(profile: str) -> dict[str, dict[str, list]]:
+    "What the file of a profile lists: study -> data set -> rows; the rows of the tables are the study ''."
+    from yaml import safe_load
+    root = checkout()
+    if root is None: raise FileNotFoundError("rows are listed in workflow/config of a checkout, and this is an installed package")
+    check_choice("profile", profile, list(PROFILES))
+    config = safe_load((root / "workflow" / "config" / f"{profile}.yaml").read_text())
+    return {"": config["rows"], **config.get("studies", {})}
 
+# %% ../nbs/00bb_runs.ipynb #d0e10023
 def listed_rows(profile: str,  # a key of `PROFILES`
                 *,
                 datasets: Sequence[str] | None = None,  # only these; None: all that the profile lists
@@ -252,18 +273,12 @@ def listed_rows(profile: str,  # a key of `PROFILES`
                 seeds: Sequence[int] | None = None,  # of rows that name no seed; None: the default seed
                 ) -> list[dict]:  # settings by name, with `dataset` and `profile`; in the order of the file
     "The rows that `workflow/config` lists; `ValueError` for an unknown name, `FileNotFoundError` outside of a checkout."
-    from yaml import safe_load
     for name, value in (("datasets", datasets), ("studies", studies), ("seeds", seeds)): check_kind(name, value, list, tuple, *(() if name == "studies" else (type(None),)))
     for seed in seeds or (): check_count("seeds", seed, 0)
-    root = checkout()
-    if root is None: raise FileNotFoundError("rows are listed in workflow/config of a checkout, and this is an installed package")
-    check_choice("profile", profile, list(PROFILES))
-    config = safe_load((root / "workflow" / "config" / f"{profile}.yaml").read_text())
-    offered = {"": config["rows"], **config.get("studies", {})}
+    offered = _offered(profile)
     for study in studies:
         if not isinstance(study, str) or study not in offered: raise unknown_name(f"study of profile {profile!r}", study, [name for name in offered if name])
-    for dataset in datasets or ():
-        check_choice(f"data set of profile {profile!r}", dataset, list(config["rows"]))
+    for dataset in datasets or (): check_choice(f"data set of profile {profile!r}", dataset, list(offered[""]))
     parts = [(dataset, some) for study in studies or [""] for dataset, some in offered[study].items() if datasets is None or dataset in datasets]
     seeded = {} if seeds is None else {"seed": list(seeds)}
     return [{"dataset": dataset, "profile": profile, **row} for dataset, some in parts for row in each_row({**seeded, **row} for row in some or ())]
