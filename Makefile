@@ -37,7 +37,7 @@ reproduce: .venv/.installed  ## train and measure the rows of a profile, then bu
 	  --cores "$$CORES" --config profile="$$PROFILE" datasets="$$DATASETS" study="$$STUDY" seeds="$$SEEDS"
 	@exec $(BIN)/python -c 'from pathlib import Path; print("The results site is built. Open", Path("_docs/index.html").absolute().as_uri())'
 
-test: .venv/.installed  ## all but the slow tests: about eight minutes on two cores
+test: .venv/.installed  ## all but the slow tests: about five minutes on two cores, twice as long on slow ones
 	$(NBDEV_TEST) "$$CORES"
 	$(PYTEST) -m "not slow"
 	@echo "Left out: the slow tests (make test-all runs them)"

@@ -6,16 +6,11 @@
 __all__ = ['Benchmark', 'benchmark']
 
 # %% ../nbs/04h_benchmarking.ipynb #3e9b3652
-import enum
 import functools
-import hashlib
 import html
-import inspect
 import json
-import numbers
 import sys
 import time
-import types
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -27,7 +22,6 @@ from numpy.typing import ArrayLike
 
 from .arguments import check_count, check_kind, check_path
 from .attacks import Threat
-from .checkpoints import digest
 from .checks import check_logits, unknown_name
 from .data import Split
 from .evaluation import Robustness, check_inputs, correct, evaluate_robustness, named_attacks, pixel_batches
@@ -37,6 +31,7 @@ from .lipschitz import LocalLipschitz, local_lipschitz
 from .masking import MaskingReport, masking_report
 from .statistics import wilson
 from .strong_attacks import autoattack
+from ._user_code import described, weights_hash
 
 # %% ../nbs/04h_benchmarking.ipynb #088470ce
 def _share(mask: np.ndarray) -> dict:
@@ -147,63 +142,10 @@ def _as_page(result: Benchmark) -> str:
             f"<h1>Benchmark of a model</h1>{_as_tables(result)}{masking}<h2>Settings</h2><pre>{settings}</pre></html>")
 
 # %% ../nbs/04h_benchmarking.ipynb #656a7b22
-def _weights(model: Callable) -> str:
-    "Hash of all parameters and buffers behind a model."
-    held = {f"{i}.{name}": value for i, module in enumerate(find_modules(model))
-            for name, value in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))}
-    return digest(held)
-
-
 def _first_logits(model: Callable, images: np.ndarray, labels: np.ndarray, device: str) -> np.ndarray:
     "Logits (8, C) of the first images."
     x, y, _ = next(pixel_batches(images, labels, np.arange(min(8, len(labels))), device=device))
     with frozen(model) as ask, torch.no_grad(): return check_logits(ask(x), y).double().cpu().numpy()
-
-# %% ../nbs/04h_benchmarking.ipynb #8bdc8680
-def _own(thing: object) -> bool:
-    "Whether the code of a function or class is a user's, and not a library's."
-    root = str(getattr(thing, "__module__", "")).partition(".")[0]
-    return root == "__main__" or root not in {"robustacc", "torch", "numpy", *sys.stdlib_module_names}
-
-
-def _code(functions: Iterable[types.FunctionType], seen: dict) -> str:
-    "Digits that stand for the code of functions and for what they see around them."
-    def parts(code: types.CodeType) -> tuple:
-        kept = [parts(c) if isinstance(c, types.CodeType) else sorted(map(repr, c)) if isinstance(c, frozenset) else repr(c) for c in code.co_consts]
-        return code.co_code.hex(), code.co_names, kept
-    def around(function: types.FunctionType) -> str:
-        found = inspect.getclosurevars(function)
-        held = {name: value for name, value in found.globals.items() if isinstance(value, numbers.Number | str | types.FunctionType)}
-        return _described((function.__defaults__, function.__kwdefaults__, dict(found.nonlocals), held), seen)
-    return hashlib.sha256(repr([(parts(f.__code__), around(f)) for f in functions]).encode()).hexdigest()[:12]
-
-# %% ../nbs/04h_benchmarking.ipynb #c5b5fde0
-def _object(thing: object, seen: dict) -> str:
-    "An object by its class, its fields or public attributes, and the methods of a class of a user's."
-    kind, fields = type(thing), getattr(thing, "__dataclass_fields__", None)
-    methods = [f for c in kind.__mro__ if _own(c) for name, f in sorted(vars(c).items()) if isinstance(f, types.FunctionType) and (name == "__call__" or name[:2] != "__")]
-    names = fields if fields is not None else [key for key in getattr(thing, "__dict__", {}) if key[0] != "_" and key != "training"] if _own(kind) else []
-    held = ", ".join(f"{name}={_described(getattr(thing, name), seen)}" for name in names)
-    weights = f" {_weights(thing)[:12]}" if isinstance(thing, torch.nn.Module) else ""
-    called = kind.__qualname__ if fields is not None else f"{kind.__module__}.{kind.__qualname__}"
-    return f"{called}{f'({held})' if held or fields is not None else ''}{weights}{f' {_code(methods, seen)}' if methods else ''}"
-
-
-def _described(thing: object, seen: dict | None = None) -> str:
-    "An attack, or a setting of one, in words that are the same in every process."
-    if thing is None or isinstance(thing, str | bytes | numbers.Number | enum.Enum | torch.dtype | torch.device | Path): return repr(thing)
-    seen = {} if seen is None else seen
-    def inner(value: object) -> str: return _described(value, seen)
-    if id(thing) in seen: return "again"
-    seen[id(thing)] = thing                                                  # kept, so that no other thing gets its number
-    if isinstance(thing, functools.partial): return f"{inner(thing.func)}, {inner(thing.args)} {inner(thing.keywords)}"
-    if isinstance(thing, types.MethodType): return f"{inner(thing.__self__)}.{inner(thing.__func__)}"
-    if isinstance(thing, Mapping): return f"{{{', '.join(f'{key!r}: {inner(value)}' for key, value in thing.items())}}}"
-    if isinstance(thing, list | tuple | set | frozenset): return f"({', '.join(map(inner, thing) if isinstance(thing, list | tuple) else sorted(map(inner, thing)))})"
-    if isinstance(thing, torch.Tensor | np.ndarray): return f"{type(thing).__name__} {hashlib.sha256(repr((str(thing.dtype), thing.tolist())).encode()).hexdigest()[:12]}"
-    if not isinstance(thing, type | types.ModuleType) and not hasattr(thing, "__qualname__"): return _object(thing, seen)
-    name = f"{getattr(thing, '__module__', None)}.{getattr(thing, '__qualname__', getattr(thing, '__name__', ''))}"
-    return f"{name} {_code([thing], seen)}" if isinstance(thing, types.FunctionType) and _own(thing) else name
 
 # %% ../nbs/04h_benchmarking.ipynb #db67eda6
 @dataclass
@@ -337,6 +279,6 @@ def benchmark(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
     if lipschitz and (low := weight_types(model) & {torch.float16, torch.bfloat16}): raise ValueError(f"weights of {low.pop()}: the Lipschitz constants need float32 or float64: call model.float(), or say lipschitz=False")
     images, labels = check_inputs(model, images, labels, device=device, stochastic=stochastic)
     logits, options = _first_logits(model, images, labels, device), dict(seed=seed, batch_size=batch_size, device=device, stochastic=True)
-    settings = {"eps": threat.eps, "norm": threat.norm, "attacks": {name: _described(attack) for name, attack in named.items()}, "seed": seed, "stochastic": stochastic,
-                "masking": masking, "lipschitz": lipschitz, "classes": logits.shape[1], "data": Split(images, labels).sha256(), "weights": _weights(model)}
+    settings = {"eps": threat.eps, "norm": threat.norm, "attacks": {name: described(attack) for name, attack in named.items()}, "seed": seed, "stochastic": stochastic,
+                "masking": masking, "lipschitz": lipschitz, "classes": logits.shape[1], "data": Split(images, labels).sha256(), "weights": weights_hash(model)}
     return _run(_State(settings, logits), (model, images, labels), named, threat, save, part, progress, options)

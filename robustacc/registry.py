@@ -7,12 +7,9 @@ __all__ = ['imported', 'Registry']
 
 # %% ../nbs/000g_registry.ipynb #f4fa6418
 import re
-import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib import import_module
-from pathlib import Path
 from typing import Any, TypeVar
 
 from .checks import unknown_name
@@ -61,13 +58,6 @@ class _Names:
                     raise ValueError(f"{self.kind} {text!r}: {other.place} and {own.place} both have this name; it must belong to one of them")
         self._own = {name: other for name, other in self._own.items() if other.place != own.place} | {own.name: own}
         return own
-
-    @staticmethod
-    def code(place: str,  # module:name
-             ) -> str | None:  # twelve digits of the hash of the module's file; None for a module that has none
-        "What a module says now, so that a record can tell whether it was made with it."
-        file = getattr(sys.modules.get(place.partition(":")[0]), "__file__", None)
-        return sha256(Path(file).read_bytes()).hexdigest()[:12] if file is not None and Path(file).is_file() else None
 
 # %% ../nbs/000g_registry.ipynb #34bf3451
 _Thing = TypeVar("_Thing")

@@ -43,7 +43,9 @@ from .recipes import (AUGMENTS, PRECISIONS, PRINTED_DROPOUT, PROFILES, RADIUS, R
 from .records import environment, finished, save_weights, source, write_record
 from ._renames import renamed
 from .runs import RunName, departures, run_name, table_row
+from ._sheets import sheet
 from .training_state import EVERY, DivergedError, EarlyStopping
+from ._user_code import module_code
 
 # %% ../nbs/05_train.ipynb #6fa05c4f
 @dataclass(frozen=True)
@@ -98,10 +100,15 @@ class Plan:
     def settings(self) -> dict:
         "What determines the outcome, for the record. Where it ran and where it is kept is not part of it."
         method = {"name": type(self.method).__name__, "label": self.method.label, **asdict(self.method)}
-        method.pop("dtype")                     # stands in the recipe, as its precision
-        method.pop("label_smoothing")           # stands among the tools
+        del method["dtype"], method["label_smoothing"]      # the first stands in the recipe, as its precision, the second among the tools
         return {"dataset": self.dataset, "arch": self.arch, "method": method, "dropout": self.dropout, "eps": self.eps,
                 "profile": self.profile, "recipe": asdict(self.recipe), "seed": self.seed, "tools": self.tools.on or None} | ({"own": dict(self.own)} if self.own else {})
+
+    def finished(self) -> dict | None:
+        "Its record if it was run; a warning says if code or data of the user's have changed since."
+        record = finished(self.path, self.settings)
+        if record is not None: _warn_of_changes(self, record)
+        return record
 
     def environment(self,
                     group: ProcessGroup = ProcessGroup(),  # who trains
@@ -213,16 +220,6 @@ def _fit_and_evaluate(p: Plan,  # a checked run
 # %% ../nbs/05_train.ipynb #b0c1e1d2
 _SHOWN, _LOOKED_AT, _MOST_BYTES, _PICTURED = 10, 40, 20_000, ("digits", "mnist", "svhn", "cifar10")
 
-
-def _sheet(pictures: np.ndarray,  # (rows, columns, c, h, w), uint8
-           ) -> bytes:  # of a lossless WebP file
-    "Pictures in rows and columns, without gaps, as one file."
-    from PIL import Image
-    rows, columns, c, h, w = pictures.shape
-    whole, stream = pictures.transpose(0, 3, 1, 4, 2).reshape(rows * h, columns * w, c), io.BytesIO()
-    Image.fromarray(whole[..., 0] if c == 1 else whole).save(stream, "webp", lossless=True, quality=100, method=6)
-    return stream.getvalue()
-
 # %% ../nbs/05_train.ipynb #b0c1e1d4
 def _attacked_examples(model: nn.Module,  # images -> logits, in eval mode
                        test: Split,  # whose first examples are looked at
@@ -240,9 +237,9 @@ def _attacked_examples(model: nn.Module,  # images -> logits, in eval mode
     moved = PGD()(model, x, y, threat, index=torch.as_tensor(at, device=device), seed=seed)
     with torch.no_grad(): answers, attacked = (model(images).argmax(1) for images in (x, moved))
     pictures = np.stack([few.images[at], (255 * moved).round().to(torch.uint8).cpu().numpy()])
-    shown = next(n for n in range(len(at), 0, -1) if n == 1 or len(_sheet(pictures[:, :n])) <= _MOST_BYTES)
+    shown, file = next((n, file) for n in range(len(at), 0, -1) if len(file := sheet(pictures[:, :n])) <= _MOST_BYTES or n == 1)
     found = [{"index": int(i), **{key: classes[int(k)] for key, k in zip(("label", "answer", "attacked_answer"), ks)}} for i, *ks in zip(at, y, answers, attacked)]
-    return found[:shown], _sheet(pictures[:, :shown])
+    return found[:shown], file
 
 # %% ../nbs/05_train.ipynb #f76d0198
 def _train_row(p: Plan,  # a checked run whose lock is held
@@ -277,7 +274,7 @@ def _train_row(p: Plan,  # a checked run whose lock is held
 # %% ../nbs/05_train.ipynb #b8f5408f
 def _own_code(p: Plan) -> dict[str, str | None]:
     "Hashes of the modules that a run takes from the user, by name."
-    return {place.partition(":")[0]: own_methods.code(place) for kind, place in (p.own or {}).items() if kind != "eps"}
+    return {place.partition(":")[0]: module_code(place) for kind, place in (p.own or {}).items() if kind != "eps"}
 
 
 def _warn_of_changes(p: Plan, record: Mapping) -> None:
@@ -286,7 +283,7 @@ def _warn_of_changes(p: Plan, record: Mapping) -> None:
     was = record["source"].get("own") or {}
     changed = [f"the module {name}" for name, code in _own_code(p).items() if was.get(name) not in (None, code)]
     if "dataset" in p.own and record["data"].get("sha256") not in (None, _taken(p).summary()["sha256"]): changed.append(f"the data set {p.dataset}")
-    if changed: warnings.warn(f"{p.path} is of a finished run, and {' and '.join(changed)} was another then: its numbers are those of that time; to run it again, move the record away", stacklevel=3)
+    if changed: warnings.warn(f"{p.path} is of a finished run, and {' and '.join(changed)} was another then: its numbers are those of that time; to run it again, move the record away", stacklevel=4)
 
 # %% ../nbs/05_train.ipynb #d5151752
 def run(settings: Settings = Settings(),  # what to run
@@ -301,12 +298,11 @@ def run(settings: Settings = Settings(),  # what to run
     check_number("every", every, 0)
     group = find_group(p.device)
     p = replace(p, device=group.device or p.device)
-    record = group.run_on_first(lambda: finished(p.path, p.settings))
-    if record is not None and group.leads: _warn_of_changes(p, record)
+    record = group.run_on_first(p.finished)
     if record is None:
         group.run_on_first(lambda: check_writable(p.path.parent))
         with group.enter_on_first(lambda: lock(p.path)):
-            record = group.run_on_first(lambda: finished(p.path, p.settings)) or _train_row(p, every=every, group=group, progress=progress, notebook=notebook)
+            record = group.run_on_first(p.finished) or _train_row(p, every=every, group=group, progress=progress, notebook=notebook)
     for file in p.kept.values() if group.leads else ():
         if file.exists(): file.unlink(missing_ok=True)
     return record

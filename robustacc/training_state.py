@@ -6,14 +6,11 @@
 __all__ = ['EVERY', 'make_optimiser', 'DivergedError', 'EarlyStopping', 'Training', 'training_settings', 'keeping']
 
 # %% ../nbs/04e_training_state.ipynb #9397fe06
-import inspect
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -29,6 +26,7 @@ from .files import check_writable, lock
 from .methods import Method
 from .processes import ProcessGroup
 from .recipes import Recipe
+from ._user_code import class_sources
 
 # %% ../nbs/04e_training_state.ipynb #d233cc6c
 def make_optimiser(model: nn.Module,  # whose parameters it moves
@@ -179,17 +177,6 @@ def _structure(model: nn.Module,  # any network
     return shown | {name: str(tuple(value.shape)) for name, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
 
 
-def _sources(*things: object) -> dict[str, str]:
-    "Digits that stand for the source of each class of a user's behind some objects; nothing for what has no source."
-    found = {}
-    for kind in {kind for thing in things for kind in type(thing).__mro__}:
-        root = kind.__module__.partition(".")[0]
-        if root in ("robustacc", "torch") or root in sys.stdlib_module_names: continue
-        try: found[f"{kind.__module__}:{kind.__qualname__}"] = sha256(inspect.getsource(kind).encode()).hexdigest()[:12]
-        except (OSError, TypeError): continue
-    return found
-
-
 def training_settings(model: nn.Module,  # what is trained
                       data: Data,  # on what
                       method: Method,  # with which losses
@@ -201,7 +188,7 @@ def training_settings(model: nn.Module,  # what is trained
     own = {k: v if isinstance(v, (bool, int, float, str)) else None if v is None else str(v) for k, v in asdict(method).items() if k != "dtype"}
     return {"model": _structure(model), "method": {"name": type(method).__name__, **own}, "recipe": asdict(recipe), **options,
             "data": {**data.summary(), "augment": asdict(data.augment) if data.augment else None},
-            "validation": best.validation.sha256() if best is not None else None, "code": _sources(method, *model.modules())}
+            "validation": best.validation.sha256() if best is not None else None, "code": class_sources(method, *model.modules())}
 
 # %% ../nbs/04e_training_state.ipynb #d0655278
 EVERY = 120.  # seconds of training after which a checkpoint is due, in the middle of an epoch

@@ -156,7 +156,7 @@ def test_the_script_runs_so_many_rows_at_a_time_and_says_what_became_of_each(row
         atmost.append(sum(job.poll() is None for job in alive))
         return alive[-1]
     monkeypatch.setattr(rows, "start", start)
-    monkeypatch.setattr(rows, "finished", lambda path, settings: {} if "trades" in path.name else None)
+    monkeypatch.setattr("robustacc.train.Plan.finished", lambda p: {} if "trades" in p.path.name else None)
     became = rows.run([dict(method="trades"), *due], tmp_path, jobs=2, minutes=.08)
     names = {word: [name.split("/")[-1] for name in some] for word, some in became.items()}
     assert names.pop("finished")[0] == "trades-beta6-seed0" and max(atmost) == 2

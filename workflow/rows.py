@@ -21,9 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path: sys.path.insert(0, str(ROOT))
 
 from robustacc.files import results_folder  # noqa: E402
-from robustacc.records import finished  # noqa: E402
 from robustacc.runs import listed_rows  # noqa: E402
-from robustacc.train import _warn_of_changes, plan  # noqa: E402
+from robustacc.train import plan  # noqa: E402
 
 PASSES = {"natural": 1, "gr": 4, "at": 11, "rst": 12, "trades": 13, "llr": 14}  # through the network and back for each example, about
 
@@ -48,11 +47,7 @@ def start(row: dict, results: Path) -> subprocess.Popen:
 def run(rows: list[dict], results: Path, jobs: int, minutes: float) -> dict[str, list[str]]:
     "Names of rows by what became of them: finished, failed, stopped, not begun."
     def name(row): return "/".join(plan(**row).path.with_suffix("").parts[-4:])
-    def there(row):
-        record = finished((p := plan(**row, results=str(results))).path, p.settings)
-        if record is not None: _warn_of_changes(p, record)
-        return record is not None
-    done = [there(row) for row in rows]
+    done = [plan(**row, results=str(results)).finished() is not None for row in rows]
     became, begun, deadline = {"finished": [name(row) for row, is_there in zip(rows, done) if is_there]}, time.monotonic(), time.monotonic() + 60 * minutes
     due, running = [row for row, is_there in zip(rows, done) if not is_there], {}
     def say(word, row):
