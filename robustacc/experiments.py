@@ -211,6 +211,18 @@ def _gathered(kind: str, dataset: str, trials: Sequence[Trial], path: Path, runs
     return write_record(path, {"kind": kind, "settings": {"dataset": dataset, "planned": len(trials), "finished": len(found)}, "metrics": {"trials": each},
                                "data": {"name": dataset}, "environment": environment(), "source": source(notebook), "seconds": sum(r["seconds"] for r in found.values())})
 
+# %% ../nbs/08b_experiments.ipynb #3c1a90e5
+def _published(kind: str, dataset: str, folders: Sequence[str | Path]) -> dict[Trial, dict]:
+    "The trials of an experiment's record, each with all that it says; `ValueError` for a record of something else."
+    records = find_records(dataset, kind=kind, folders=folders)
+    if not records: return {}
+    where = f"record {records[0]['file']}"
+    try: found = {Trial(**trial["settings"]): {**trial, "metrics": trial["metrics"]} for trial in records[0]["metrics"]["trials"]}
+    except (KeyError, TypeError) as error: raise ValueError(f"{where}: it must hold trials and their metrics ({error!r})") from error
+    except ValueError as error: raise ValueError(f"{where}: {error}") from error
+    for trial, one in found.items(): check_kind(f"{where}: metrics of {_trial_name(trial)}", one["metrics"], dict)
+    return found
+
 
 def published_trials(kind: str,  # of the experiment
                      dataset: str,  # its name
@@ -218,14 +230,7 @@ def published_trials(kind: str,  # of the experiment
                      folders: Sequence[str | Path] = ("_runs", "results"),  # where to look, as in `find_records`
                      ) -> dict[Trial, dict]:  # trial -> metrics
     "The trials of an experiment's record, empty where there is none; `ValueError` for a record of something else."
-    records = find_records(dataset, kind=kind, folders=folders)
-    if not records: return {}
-    where = f"record {records[0]['file']}"
-    try: found = {Trial(**trial["settings"]): trial["metrics"] for trial in records[0]["metrics"]["trials"]}
-    except (KeyError, TypeError) as error: raise ValueError(f"{where}: it must hold trials and their metrics ({error!r})") from error
-    except ValueError as error: raise ValueError(f"{where}: {error}") from error
-    for trial, metrics in found.items(): check_kind(f"{where}: metrics of {_trial_name(trial)}", metrics, dict)
-    return found
+    return {trial: one["metrics"] for trial, one in _published(kind, dataset, folders).items()}
 
 # %% ../nbs/08b_experiments.ipynb #3c1a90e2
 def _restore(kind: str,  # of the experiment: "cost" or "label_noise"
@@ -235,14 +240,10 @@ def _restore(kind: str,  # of the experiment: "cost" or "label_noise"
              results: str | Path = "results",  # folder of published records
              ) -> int:  # how many trials were written
     "Trials of a published experiment, back in the folder of runs."
-    records, written = find_records(dataset, kind=kind, folders=(results,)), 0
-    published_trials(kind, dataset, folders=(results,))                         # a broken one is refused
-    for one in (records[0]["metrics"]["trials"] if records else ()):
-        path = _trial_path(Trial(**one["settings"]), runs)
-        if finished(path, one["settings"]) is not None: continue
-        write_record(path, {"kind": "trial", **one})
-        written += 1
-    return written
+    due = {_trial_path(trial, runs): one for trial, one in _published(kind, dataset, (results,)).items()}
+    due = {path: one for path, one in due.items() if finished(path, one["settings"]) is None}
+    for path, one in due.items(): write_record(path, {"kind": "trial", **one})
+    return len(due)
 
 # %% ../nbs/08b_experiments.ipynb #3e5ede09
 def trials_command(kind: str,  # of the experiment, and name of its module
