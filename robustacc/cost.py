@@ -6,6 +6,7 @@
 __all__ = ['main']
 
 # %% ../nbs/08c_cost.ipynb #4be61c49
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -14,7 +15,7 @@ import numpy as np
 
 from .checks import unknown_name
 from .experiments import Trial, trials_command
-from .statistics import Difference, paired_difference
+from .statistics import Difference, holm, paired_difference
 
 # %% ../nbs/08c_cost.ipynb #b4349fec
 _SIZES = {"digits": (180, 360, 720, 1437), "mnist": (500, 1500, 5000, 15_000), "cifar10": (500, 1500, 5000, 15_000)}
@@ -80,16 +81,20 @@ def _cost_slope(trials: Mapping[Trial, dict],  # as in `_costs`
     return paired_difference([0.] * len(slopes), slopes)
 
 
+def _last(costs: Sequence[_Cost], eps: float) -> _Cost | None:
+    "The cost at the largest size and width that were run together."
+    return max((c for c in costs if c.eps == eps), key=lambda c: (c.n, c.width), default=None)
+
+
 def _left_over(costs: Sequence[_Cost],  # of `_costs`
                eps: float,  # radius
                *,
                margin: float = .3,  # points that do not matter
                ) -> str:  # "gone", "left", "undecided" or "not run"
     "What is left of the cost at the largest size and width that were run together."
-    mine = [c for c in costs if c.eps == eps]
-    if not mine: return "not run"
-    last = max(mine, key=lambda c: (c.n, c.width)).change
-    return "gone" if last.high < margin else "left" if last.low > 0 else "undecided"
+    last = _last(costs, eps)
+    if last is None: return "not run"
+    return "gone" if last.change.high < margin else "left" if last.change.low > 0 else "undecided"
 
 # %% ../nbs/08c_cost.ipynb #7f6cb0df
 def _predicted_cost(trials: Mapping[Trial, dict],  # as in `_costs`
@@ -107,8 +112,30 @@ def _predicted_cost(trials: Mapping[Trial, dict],  # as in `_costs`
     natural, at = (np.exp(np.polyval(np.polyfit(np.log(sizes), np.log(e), 1), np.log(n))) for e in errors)
     return float(at - natural)
 
+# %% ../nbs/08c_cost.ipynb #e0458d66
+def _trend(slope: Difference | None, p: float) -> str:
+    "Whether the cost changes with the number of images; `p` is Holm's."
+    return "undecided" if slope is None or not p <= .05 else "shrinks" if slope.high < 0 else "grows"
+
+
+def _found(trials: Mapping[Trial, dict],  # finished trials of one data set and their metrics
+           ) -> dict:  # "radii": for each its answers, as plain JSON; None: not known, or not run
+    "What the rules say of the cost at each radius."
+    costs, full = _costs(trials), _LARGEST.get(next((t.dataset for t in trials), ""))
+    slopes = {eps: _cost_slope(trials, eps) for eps in sorted({c.eps for c in costs})}
+    found = []
+    for (eps, slope), p in zip(slopes.items(), holm([math.nan if s is None else s.p for s in slopes.values()])):
+        last = _last(costs, eps)
+        if last is None: continue
+        predicted = _predicted_cost(trials, eps, full) if full else math.nan
+        there = next((c.change for c in costs if (c.eps, c.width, c.n) == (eps, 1., full)), None)
+        found.append({"eps": eps, "slope": slope and slope.as_dict(), "p": None if math.isnan(p) else p, "trend": _trend(slope, p), "left": _left_over(costs, eps),
+                      "last": {"n": last.n, "width": last.width, "natural": last.natural, "robust": last.robust, **last.change.as_dict()},
+                      "predicted": None if math.isnan(predicted) else predicted, "there": there and there.as_dict()})
+    return {"radii": found}
+
 # %% ../nbs/08c_cost.ipynb #1ae62434
-main = trials_command("cost", _cost_trials, datasets=tuple(_SIZES), notebook="08c_cost.ipynb")
+main = trials_command("cost", _cost_trials, datasets=tuple(_SIZES), notebook="08c_cost.ipynb", judge=_found)
 
 
 if __name__ == "__main__" and "__file__" in globals(): main()

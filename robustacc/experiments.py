@@ -8,7 +8,7 @@ __all__ = ['Trial', 'published_trials', 'trials_command']
 # %% ../nbs/08b_experiments.ipynb #68686c63
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -54,6 +54,12 @@ class Trial:
         for name, least in (("n", _BATCH), ("steps", 1), ("seed", 0)): check_count(name, getattr(self, name), least)
         if self.kept == "clean" and self.noise == 1: raise ValueError("noise 1 with kept 'clean': it must be below 1, no example would be left")
 
+    def data(self,
+             whole: Data,  # the whole data set
+             ) -> Data:  # images and labels, which may be wrong; the test split as it is
+        "What it trains on; `ValueError` if the data set is too small."
+        return _trial_data(self, whole)
+
 # %% ../nbs/08b_experiments.ipynb #45c7917b
 def _trial_name(trial: Trial,  # any
                 ) -> str:  # "at-eps.1-n500-w1-seed0"
@@ -77,7 +83,7 @@ def _noisy(labels: np.ndarray, n_classes: int, share: float, seed: int) -> tuple
 def _trial_data(trial: Trial,  # says which examples and labels
                 data: Data,  # the whole data set
                 ) -> Data:  # its training split as the trial sees it; the test split as it is
-    "The data of a trial; `ValueError` if the data set is too small."
+    "The data of a trial."
     train = data.train.take(trial.n)
     labels, chosen = _noisy(train.labels, data.n_classes, trial.noise, trial.seed)
     if trial.kept == "clean": return replace(data, train=train.take(np.flatnonzero(~chosen)))
@@ -144,7 +150,7 @@ def _run_trial(trial: Trial,  # what to train
     with lock(path):
         if (record := finished(path, settings)) is not None: return record
         whole, begun = data or load(trial.dataset), time.perf_counter()
-        mine = _trial_data(trial, whole)
+        mine = trial.data(whole)
         recipe = _trial_recipe(trial, len(mine.train))
         torch.manual_seed(trial.seed)
         model = CNN2(mine.in_shape, mine.n_classes, dropout=0., width=trial.width)
@@ -193,22 +199,25 @@ def _gather(kind: str,  # of the experiment: "cost" or "label_noise"
             *,
             runs: str | Path = "_runs",  # folder of runs
             notebook: str = "08b_experiments.ipynb",  # named in the record
+            judge: Callable[[Mapping[Trial, dict]], dict] | None = None,  # trial -> metrics to what the rules of the experiment say, as plain JSON
             ) -> dict | None:  # the record; None where no trial is finished
     "Write the record of an experiment from those of its trials; an earlier one, with fewer trials, is replaced."
     path = results_folder(runs) / kind / f"{dataset}.json"
     while True:
         try:
-            with lock(path): return _gathered(kind, dataset, trials, path, runs, notebook)
+            with lock(path): return _gathered(kind, dataset, trials, path, runs, notebook, judge)
         except LockedError: time.sleep(.1)                                      # another process of the same list writes it just now
 
 
-def _gathered(kind: str, dataset: str, trials: Sequence[Trial], path: Path, runs: str | Path, notebook: str) -> dict | None:
+def _gathered(kind: str, dataset: str, trials: Sequence[Trial], path: Path, runs: str | Path, notebook: str,
+              judge: Callable[[Mapping[Trial, dict]], dict] | None) -> dict | None:
     "The record of an experiment, written anew; for who holds its lock."
     found = _trial_records(trials, runs=runs)
     if not found: return None
     path.unlink(missing_ok=True)
     each = [{"settings": r["settings"], "metrics": r["metrics"], "data": r["data"], "environment": r["environment"], "source": r["source"], "seconds": r["seconds"]} for r in found.values()]
-    return write_record(path, {"kind": kind, "settings": {"dataset": dataset, "planned": len(trials), "finished": len(found)}, "metrics": {"trials": each},
+    said = {} if judge is None else {"found": judge({trial: record["metrics"] for trial, record in found.items()})}
+    return write_record(path, {"kind": kind, "settings": {"dataset": dataset, "planned": len(trials), "finished": len(found)}, "metrics": {**said, "trials": each},
                                "data": {"name": dataset}, "environment": environment(), "source": source(notebook), "seconds": sum(r["seconds"] for r in found.values())})
 
 # %% ../nbs/08b_experiments.ipynb #3c1a90e5
@@ -251,6 +260,7 @@ def trials_command(kind: str,  # of the experiment, and name of its module
                    *,
                    datasets: Sequence[str],  # that the experiment has, the default first
                    notebook: str,  # named in the records
+                   judge: Callable[[Mapping[Trial, dict]], dict] | None = None,  # trial -> metrics to what the rules of the experiment say, as plain JSON
                    ) -> Command:
     "The command of an experiment: lists, runs and gathers its trials."
     def add_options(parser):
@@ -266,7 +276,7 @@ def trials_command(kind: str,  # of the experiment, and name of its module
         check_path("results", options.results), check_writable(results_folder(check_path("runs", options.runs)))
         _restore(kind, options.dataset, runs=options.runs, results=options.results)
         done, left = _run_trials(trials, runs=options.runs, minutes=minutes, notebook=notebook)
-        _gather(kind, options.dataset, trials, runs=options.runs, notebook=notebook)
+        _gather(kind, options.dataset, trials, runs=options.runs, notebook=notebook, judge=judge)
         print(f"{done} finished, {left} left")
         return {"finished": done, "left": left}
     return Command(work, add_options, f"python -m robustacc.{kind}", f"Run the trials of the experiment {kind!r} and gather them into one record. Finished trials are passed over.",

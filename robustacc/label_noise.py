@@ -6,6 +6,7 @@
 __all__ = ['main']
 
 # %% ../nbs/08d_label_noise.ipynb #1b0bf2ef
+import math
 from collections.abc import Mapping
 from itertools import product
 
@@ -13,8 +14,11 @@ import numpy as np
 
 from .arguments import check_number
 from .checks import check_choice, unknown_name
+from .conflicts import OptimalLoss, optimal_robust_loss
+from .data import load
 from .experiments import Trial, trials_command
-from .statistics import Difference, paired_difference
+from .search import nearest_other
+from .statistics import Difference, holm, paired_difference
 
 # %% ../nbs/08d_label_noise.ipynb #d6953137
 _SHARES, _METHODS, _SEEDS = (0., .1, .2, .4, .8, 1.), ("natural", "at", "trades"), (0, 1, 2)
@@ -68,8 +72,36 @@ def _robust_fit(trials: Mapping[Trial, dict],  # as in `_harm`
     if len(values) < len(_SEEDS): return "not run"
     return "fits them robustly" if min(values) >= 95 else "does not" if max(values) < 50 else "in part"
 
+# %% ../nbs/08d_label_noise.ipynb #3f82a6d5
+def _labels_of(trial: Trial,  # its noise, seed, size and radius count
+               ) -> dict:  # share, seed, n, closest (radii; None: one label only), conflicts, must_lose, may_lose (images), as plain JSON
+    "What the labels that a trial is trained on allow."
+    train = trial.data(load(trial.dataset)).train
+    loss = optimal_robust_loss(train.images, train.labels, trial.eps)
+    assert isinstance(loss, OptimalLoss)                                        # one radius, one loss
+    closest = float(np.min(nearest_other(train.images, train.labels).distance)) / trial.eps
+    return {"share": trial.noise, "seed": trial.seed, "n": loss.n, "closest": closest, "conflicts": loss.conflicts, "must_lose": loss.deterministic_at_least, "may_lose": loss.deterministic}
+
+# %% ../nbs/08d_label_noise.ipynb #5d726c94
+def _harms(trials: Mapping[Trial, dict], method: str) -> list[dict]:
+    "The harm of each share that was run, with Holm's p over the shares of the method."
+    harms = {share: _harm(trials, method, share) for share in _SHARES[1:-1]}
+    corrected = holm([math.nan if h is None else h.p for h in harms.values()])
+    return [{"method": method, "share": share, "p": None if math.isnan(p) else p, **h.as_dict(), "attacked": attacked.as_dict()}
+            for (share, h), p in zip(harms.items(), corrected) if h is not None and (attacked := _harm(trials, method, share, column="adv_acc")) is not None]
+
+
+def _found(trials: Mapping[Trial, dict],  # finished trials of one data set and their metrics
+           ) -> dict:  # "harms", "extra", "fits" (word), "robust_fit" (percent of each seed), "labels": plain JSON
+    "What the rules say of wrong labels."
+    each = {(t.noise, t.seed): t for t in sorted(trials, key=lambda t: (t.noise, t.seed)) if t.kept == "all"}
+    robust = {m: [v for _, v in sorted(_by_seed(trials, m, 1., "all", "train", "adv_acc").items())] for m in _METHODS}
+    extra = _extra_harm(trials)
+    return {"harms": [one for m in _METHODS for one in _harms(trials, m)], "extra": extra and extra.as_dict(),
+            "fits": {m: _robust_fit(trials, method=m) for m in _METHODS}, "robust_fit": robust, "labels": [_labels_of(t) for t in each.values()]}
+
 # %% ../nbs/08d_label_noise.ipynb #07827a5c
-main = trials_command("label_noise", _noise_trials, datasets=tuple(_SIZE), notebook="08d_label_noise.ipynb")
+main = trials_command("label_noise", _noise_trials, datasets=tuple(_SIZE), notebook="08d_label_noise.ipynb", judge=_found)
 
 
 if __name__ == "__main__" and "__file__" in globals(): main()

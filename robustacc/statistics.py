@@ -113,6 +113,10 @@ class Difference:
         "Whether the interval leaves out zero."
         return self.low > 0 or self.high < 0
 
+    def as_dict(self) -> dict:
+        "Mean, interval and number of seeds, for a record."
+        return {"mean": self.mean, "low": self.low, "high": self.high, "seeds": self.n}
+
 
 def paired_difference(first: Sequence[float],  # one value per seed
                       second: Sequence[float],  # of the same seeds, in the same order
