@@ -17,7 +17,7 @@ from robustacc.site import __main__ as site
 pytestmark = pytest.mark.slow
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install 'robustacc[browser]'")
 WIDTHS, THEMES = (1400, 1280, 390), ("light", "dark")
-KINDS = ("index.html", "findings/index.html", "findings/separated.html", "findings/constructed.html", "findings/how-robust.html", "findings/random-labels.html", "findings/proved-trade-off.html", "findings/smoothness.html",
+KINDS = ("index.html", "findings/index.html", "findings/separated.html", "findings/constructed.html", "findings/how-robust.html", "findings/random-labels.html", "findings/proved-trade-off.html", "findings/cost.html", "findings/label-noise.html", "findings/smoothness.html",
          "findings/ledger.html", "findings/closest-pairs.html", "findings/explorer.html", "tables/index.html", "tables/table-1.html", "tables/table-2.html", "tables/table-5.html",
          "tables/table-8.html", "runs/index.html", "runs/results-mnist.html", "runs/separation-mnist.html", "runs/separation-svhn.html", "runs/train-mnist.html",
          "rows/mnist-cnn2-at-quick.html", "separation.html", "methods.html", "data.html", "attacks.html", "site_render.html")  # a page of each kind

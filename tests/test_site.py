@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ import yaml
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
+from robustacc import cost, label_noise
 from robustacc.data import DATASETS
+from robustacc.experiments import Trial
 from robustacc.files import checkout
 from robustacc.recipes import PROFILES
 from robustacc.records import RECORD_SCHEMA, as_json
@@ -66,8 +69,8 @@ def notebook(path, *cells, **metadata):
     return path
 
 
-FINDINGS = ("index", "closest-pairs", "constructed", "explorer", "how-robust", "ledger", "proved-trade-off", "random-labels", "separated", "smoothness")
-LINKED = ("01_separation.ipynb", "02_theory.ipynb", "02a_conflicts.ipynb", "03a_lipschitz.ipynb", "04a_ledger.ipynb", "08a_verdicts.ipynb", "09a_smoothness.ipynb")  # chapters that the findings name
+FINDINGS = ("index", "closest-pairs", "constructed", "cost", "explorer", "how-robust", "label-noise", "ledger", "proved-trade-off", "random-labels", "separated", "smoothness")
+LINKED = ("01_separation.ipynb", "02_theory.ipynb", "02a_conflicts.ipynb", "03a_lipschitz.ipynb", "04a_ledger.ipynb", "08a_verdicts.ipynb", "08c_cost.ipynb", "08d_label_noise.ipynb", "09a_smoothness.ipynb")  # chapters that the findings name
 METHOD = dict(name="TRADES", label="TRADES(beta=6)", variant="paper", steps=10, step=.2, beta=6.)
 RECORD = dict(kind="train", metrics={"test_acc": 97.5, "adv_test_acc": {"pgd": 80., "mt": 70.}, "counts": {"adv_test_acc/mt": 100}}, data={}, environment={}, source={"commit": "0123456789abcdef", "dirty": False}, seconds=1., schema=RECORD_SCHEMA["properties"]["schema"]["const"], settings=dict(
     dataset="digits", arch="CNN2", profile="smoke", seed=0, dropout=None, eps=.1, tools=None, method=METHOD, recipe=as_json(asdict(PROFILES["smoke"]["digits"][1]))))
@@ -360,6 +363,38 @@ def test_findings_say_how_many_draws_rows_and_images_are_behind_a_number(told):
     for row in (r for r in all_rows(filter(pages.is_row, records)) if r["source"] == "ours"):
         assert ("The seeds were not all trained on the same machine" in page(f"rows/{row['page']}")) == (", " in row["platform"])
     assert "1 data set at" in page("tables/index") and "Random labels" not in page("tables/table-1") and "Random labels" in page("tables/table-8")
+
+
+def test_the_pages_of_the_experiments_say_what_their_rules_say(built, tmp_path):
+    costs = {}
+    for seed, n, (method, eps) in product((0, 1, 2), (180, 360, 720, 1437), (("natural", .05), ("at", .1), ("at", .2))):
+        lost = {("at", .1): 4 - .01 * seed * (n > 360), ("at", .2): 8 * 180 / n * (1 + .01 * seed)}.get((method, eps), 0)      # at .1 it stays, at .2 it halves with each doubling
+        costs[Trial("digits", method, n, eps, steps=470, seed=seed)] = {"test": {"acc": 97. + seed - lost, "adv_acc": 80.}}
+    noisy = {}
+    for seed, q, kept, method in product((0, 1, 2), (0., .1, .2, .4, .8, 1.), ("all", "clean"), ("natural", "at", "trades")):
+        if kept == "clean" and not 0 < q < 1: continue
+        harm = {"natural": 10, "at": 30, "trades": 20}[method] * q * (1 + .01 * seed) if kept == "all" else 0
+        noisy[Trial("digits", method, 1437, .1, noise=q, kept=kept, steps=470, seed=seed)] = {
+            "test": {"acc": 90. + seed - harm, "adv_acc": 60.}, "train": {"acc": 100., "adv_acc": {"at": 30. + seed, "trades": 96., "natural": 0.}[method]}}
+    records = [{**RECORD, "kind": kind, "file": f"{kind}/digits.json", "settings": {"dataset": "digits", "planned": 144, "finished": len(trials)}, "metrics": {"found": judge(trials)}}
+               for kind, trials, judge in (("cost", costs, cost._found), ("label_noise", noisy, label_noise._found))]
+    shutil.copy(built / "_proc" / "index.ipynb", tmp_path)
+    findings.write_findings(tmp_path, ROOT / "nbs", records, {})
+    def told(name): return html.unescape("\n".join(cell["source"] for cell in pages.read_notebook(tmp_path / f"{name}.ipynb")["cells"]))
+    said = told("findings/cost")
+    assert "below .3 points for 0 of 2 radii, above 0 for 2" in said and "[qualified]" in said and "36 of 144 trials" in said
+    lines = {line.split(" | ")[1]: line.split(" | ") for line in said.splitlines() if line.startswith("| digits")}
+    assert lines["0.1"][3] == "is not shown to change" and lines["0.2"][3] == "shrinks"
+    assert lines["0.1"][5].startswith("3.99 [") and lines["0.1"][6] == "left" and lines["0.2"][2].startswith("-2.3")
+    said, labels = told("findings/label-noise"), label_noise._found(noisy)["labels"]
+    lost = max(100 * one["must_lose"] / one["n"] for one in labels if one["share"] == 1)
+    assert lost > 0 and f"| {lost:.2f}% | 30.0%, 31.0%, 32.0% | 96.0%, 96.0%, 96.0% | 0.0%, 0.0%, 0.0% |" in said
+    assert "AT does not fit random labels robustly on digits, in the steps" in said and "[not confirmed]" in said
+    assert "| digits | 40% | 4.04 [3.94, 4.14], clear | 12.12 [11.82, 12.42], clear | 8.08 [7.88, 8.28], clear |" in said
+    assert "cost AT 8.08 [7.88, 8.28] points more than natural training on digits: more, clearly" in said
+    claims = {line.split("](")[1].split(")")[0]: line for line in told("findings/index").splitlines() if line.startswith("| [")}
+    assert "3.99 points at radius 0.1, 1.01 points at radius 0.2" in claims["cost.ipynb"] and "[qualified]" in claims["cost.ipynb"]
+    assert "digits: 30.0%, 31.0%, 32.0% of the training images" in claims["label-noise.ipynb"]
 
 
 def test_a_row_shows_its_attacked_examples_and_offers_its_weights(told):
