@@ -116,6 +116,7 @@ def _auto_ascend(goal: Goal,  # the loss to raise
         direction = steepest_direction(values, points, threat, won=won, key=key and key.branch("kick", step)[state.rows])
         better = state.look(values.detach(), direction) | won
         found[state.rows[better]] = state.x[better]
+        if not step: state.value = torch.zeros_like(state.value)                    # the reference compares the first step with 0
         if won.any(): state = state[~won]
         if step == steps or not len(state.rows): break
         if step in marks: _review(state, found[state.rows], step - max([m for m in marks if m < step], default=0), rho)

@@ -1,9 +1,10 @@
 """Pieces of the ascent, where the chapter tries other cases."""
 import torch
 
-from robustacc.attacks import Threat, ascend, steepest_direction
+from robustacc import strong_attacks
+from robustacc.attacks import Goal, Threat, ascend, steepest_direction
 from robustacc.noise import NoiseKey
-from robustacc.strong_attacks import APGD, _review, _State
+from robustacc.strong_attacks import APGD, _auto_ascend, _review, _State
 
 
 def test_the_last_iterate_can_be_the_best():
@@ -49,3 +50,18 @@ def test_apgd_does_not_halve_twice_for_the_same_record():
     state.rises = torch.tensor([7., 8., 8.])
     _review(state, state.x, span=10, rho=.75)                                      # 7 of 10 are less than the share of 3/4
     assert torch.allclose(state.eta, torch.tensor([.1, .1, .1])) and state.halved.tolist() == [True, False, True]
+
+
+def test_the_first_step_of_apgd_is_a_rise_only_if_it_ends_above_zero(monkeypatch):
+    "As in the reference code; the later steps are compared with the one before, whatever the sign."
+    class Slope(Goal):
+        def __call__(self, v): return v.flatten(1).sum(1) + self.labels, torch.zeros(len(v), dtype=torch.bool)
+    seen = []
+    monkeypatch.setattr(strong_attacks, "_review", lambda state, best, span, rho: seen.append((span, state.rises.tolist())))
+    x, threat = torch.full((2, 1, 2, 2), .1), Threat(.8)
+    _auto_ascend(Slope(None, "ce", torch.tensor([-100., 100.])), x, x, threat, steps=10)
+    assert seen[:2] == [(0, [0., 0.]), (3, [0., 1.])]                                  # one step of 2 eps ends on the border, where nothing rises
+    start, seen[:] = x - .09, []
+    monkeypatch.setattr(_State, "at", classmethod(lambda cls, points, eps, at=_State.at.__func__: at(cls, points, eps / 80)))  # steps of .02
+    _auto_ascend(Slope(None, "ce", torch.tensor([-100., 100.])), x, start, threat, steps=10)
+    assert seen[1] == (3, [2., 3.])
