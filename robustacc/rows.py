@@ -60,9 +60,19 @@ def _command(settings: Mapping) -> str:
 _JUDGED = {"train_acc": "train_acc", "test_acc": "test_acc", "adv_test_acc": "pgd"}  # column of the printed row -> of ours
 
 
-def _verdict(runs: Sequence[dict], alike: Sequence[Sequence[dict]], printed: Mapping) -> str:
+_UNDEFENDED = ("Natural", "GR")  # methods that do not train on attacked images
+
+
+def _pool(runs: Sequence[dict], others: Sequence[Sequence[dict]], column: str) -> list[Sequence[dict]]:
+    "Of the rows of a data set and profile, those whose seeds vary in a column as those of this row do."
+    if column != "adv_test_acc": return list(others)
+    def kind(settings): return settings["arch"] if settings["method"]["name"] in _UNDEFENDED else "defended"
+    return [some for some in others if kind(some[0]["settings"]) == kind(runs[0]["settings"])]
+
+
+def _verdict(runs: Sequence[dict], others: Sequence[Sequence[dict]], printed: Mapping) -> str:
     "`reproduced`, `not reproduced` or `undecided`; empty where nothing can be compared."
-    words = {judge(theirs, values, printed[theirs], pooled_spread(theirs, [_values(some, ours) for some in alike]), columns=len(_JUDGED)).word
+    words = {judge(theirs, values, printed[theirs], pooled_spread(theirs, [_values(some, ours) for some in _pool(runs, others, theirs)]), columns=len(_JUDGED)).word
              for theirs, ours in _JUDGED.items() if printed.get(theirs) is not None and (values := _values(runs, ours))}
     return next((word for word in ("not reproduced", "undecided", "reproduced") if word in words), "")
 
@@ -79,7 +89,7 @@ def _about(runs: Sequence[dict]) -> dict:
             "commit": _either([((r.get("source") or {}).get("commit") or "")[:7] for r in runs]), "records": " ".join(r["file"] for r in runs if "file" in r)}
 
 
-def _our_row(runs: Sequence[dict], alike: Sequence[Sequence[dict]]) -> dict:
+def _our_row(runs: Sequence[dict], others: Sequence[Sequence[dict]]) -> dict:
     s, found = runs[0]["settings"], _about(runs)
     for column in _MEASURED:
         values = _values(runs, column)
@@ -88,7 +98,7 @@ def _our_row(runs: Sequence[dict], alike: Sequence[Sequence[dict]]) -> dict:
         printed = printed_row(s, attack) or {}
         for column, key in (("test_acc", "test_acc"), (attack, "adv_test_acc")):
             if found.get(column) is not None and printed.get(key) is not None and f"difference_{column}" not in found: found[f"difference_{column}"] = round(found[column] - printed[key], 3)
-    if comparable(s) and (row := printed_row(s)): found["verdict"] = _verdict(runs, alike, row)
+    if comparable(s) and (row := printed_row(s)): found["verdict"] = _verdict(runs, others, row)
     return {column: found.get(column) for column in ROW_COLUMNS}
 
 # %% ../nbs/09a_rows.ipynb #e67cd148
@@ -115,7 +125,7 @@ def all_rows(records: Iterable[dict],  # of training runs
     for i, record in enumerate(check_kind("records", records, list, tuple, Iterator)):
         name = RunName.of(record, name=f"records, number {i}")
         groups.setdefault((-list(PROFILES).index(name.profile), name.dataset, name.arch, name.row), []).append(dict(record))
-    ours = [_our_row(groups[key], [runs for other, runs in groups.items() if other[:3] == key[:3]]) for key in sorted(groups)]
+    ours = [_our_row(groups[key], [runs for other, runs in groups.items() if other[:2] == key[:2]]) for key in sorted(groups)]
     return ours + _printed_rows()
 
 # %% ../nbs/09a_rows.ipynb #bf4ae1e2

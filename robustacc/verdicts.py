@@ -64,7 +64,7 @@ class _Spread:
 def pooled_spread(column: str,  # a key of `_MARGINS`
                   rows: Iterable[Sequence[float]],  # per row the values of its seeds: percent, or Lipschitz constants
                   ) -> _Spread:
-    "The spread of one run, pooled over rows of the same profile, network and column; `ValueError` for a value out of range."
+    "The spread of one run, pooled over rows that vary alike; `ValueError` for a value out of range."
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Iterable) or getattr(rows, "ndim", 2) != 2: raise ValueError(f"rows {rows!r}: it must be a list of rows")
     scaled = [[_scaled(column, v) for v in values] for row in rows if len(values := _numbers(column, row, "rows")) > 1]
     degrees = sum(len(row) - 1 for row in scaled)

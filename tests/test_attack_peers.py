@@ -237,14 +237,14 @@ def test_the_ensemble_of_the_peer_breaks_the_same_examples(nets, digits):
     assert np.sum(ours != theirs) <= 1 and 0 < ours.mean() < .6
 
 
-def both_ensembles(net, x, y, eps, *, norm="inf", classes=10, steps=100, queries=5000, chunk=100):
+def both_ensembles(net, x, y, eps, *, norm="inf", classes=10, steps=100, queries=5000, chunk=100, seed=0):
     "Who survives our AutoAttack and that of torchattacks, with the same budgets."
     ta = pytest.importorskip("torchattacks")
-    where = dict(eps=eps, norm={"inf": "Linf", "2": "L2"}[norm], seed=0)
+    where = dict(eps=eps, norm={"inf": "Linf", "2": "L2"}[norm], seed=seed)
     theirs = ta.MultiAttack([ta.APGD(net, steps=steps, **where), ta.APGDT(net, steps=steps, n_classes=classes, **where),
                              ta.FAB(net, steps=steps, multi_targeted=True, n_classes=classes, **where), ta.Square(net, n_queries=queries, **where)])
     moved = torch.cat([theirs(x[i:i + chunk], y[i:i + chunk]).detach() for i in range(0, len(x), chunk)])
-    ours = evaluate_robustness(net, x, y, strong_attacks.autoattack(norm, steps=steps, queries=queries), Threat(eps, norm), batch_size=chunk).worst
+    ours = evaluate_robustness(net, x, y, strong_attacks.autoattack(norm, steps=steps, queries=queries), Threat(eps, norm), batch_size=chunk, seed=seed).worst
     return ours, correct(net, x, y) & correct(net, moved, y)
 
 
@@ -260,11 +260,14 @@ def test_autoattack_leaves_the_same_digits_as_that_of_torchattacks(nets, digits,
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["plain", "trained", "trades"])
 def test_autoattack_with_all_its_steps_leaves_the_same_digits(nets, thousand, name):
-    "The published budgets, 200 digits, an undefended network and two robust ones: within one digit."
+    """The published budgets, 200 digits, an undefended network and two robust ones: within one digit. A few digits are broken by Square alone and with some
+    seeds only, so that either ensemble differs from itself by one or two; what counts is who survives three seeds."""
     net = train(TRADES(beta=6., steps=5, step=.4)) if name == "trades" else nets[name]
-    ours, theirs = both_ensembles(net, thousand[0][:200], thousand[1][:200], EPS)
-    print("autoattack", name, ours.sum(), theirs.sum(), np.sum(ours != theirs))
+    each = np.array([both_ensembles(net, thousand[0][:200], thousand[1][:200], EPS, seed=seed) for seed in (0, 1, 2)])
+    ours, theirs = each.all(0)
+    print("autoattack", name, "ours", each[:, 0].sum(1), "theirs", each[:, 1].sum(1), "all seeds", ours.sum(), theirs.sum(), np.sum(ours != theirs))
     assert abs(int(ours.sum()) - int(theirs.sum())) <= 1 and np.sum(ours != theirs) <= 1
+    assert np.abs(each[:, 0].sum(1).mean() - each[:, 1].sum(1).mean()) <= 1
 
 
 def test_the_losses_in_double_precision_against_a_derivation_of_their_own():
