@@ -24,7 +24,7 @@ from .verdicts import pooled_spread, judge
 _MEASURED = {"train_acc": ("train_acc",), "test_acc": ("test_acc",), "pgd": ("adv_test_acc", "pgd"), "mt": ("adv_test_acc", "mt"),
              "gap": ("gap",), "adv_gap": ("adv_gap", "pgd"), "lipschitz": ("test_lipschitz",)}  # column -> place among the metrics
 ROW_COLUMNS = ("source", "dataset", "network", "row", "profile", "seeds", "test_acc", "test_acc_sd", "test_n", "pgd", "pgd_sd", "pgd_n", "mt", "mt_sd", "mt_n",
-               "train_acc", "gap", "adv_gap", "lipschitz", "lipschitz_sd", "difference_test_acc", "difference_pgd", "difference_mt", "verdict",
+               "train_acc", "gap", "adv_gap", "lipschitz", "lipschitz_sd", "difference_test_acc", "difference_pgd", "difference_mt", "verdict", "judged",
                "precision", "platform", "printed", "printed_row", "page", "command", "commit", "records")
 
 
@@ -70,11 +70,15 @@ def _pool(runs: Sequence[dict], others: Sequence[Sequence[dict]], column: str) -
     return [some for some in others if kind(some[0]["settings"]) == kind(runs[0]["settings"])]
 
 
-def _verdict(runs: Sequence[dict], others: Sequence[Sequence[dict]], printed: Mapping) -> str:
-    "`reproduced`, `not reproduced` or `undecided`; empty where nothing can be compared."
-    words = {judge(theirs, values, printed[theirs], pooled_spread(theirs, [_values(some, ours) for some in _pool(runs, others, theirs)]), columns=len(_JUDGED)).word
-             for theirs, ours in _JUDGED.items() if printed.get(theirs) is not None and (values := _values(runs, ours))}
-    return next((word for word in ("not reproduced", "undecided", "reproduced") if word in words), "")
+def _verdicts(runs: Sequence[dict], others: Sequence[Sequence[dict]], printed: Mapping) -> dict[str, str]:
+    "`reproduced`, `not reproduced` or `undecided` for each column of ours that can be compared."
+    return {ours: judge(theirs, values, printed[theirs], pooled_spread(theirs, [_values(some, ours) for some in _pool(runs, others, theirs)]), columns=len(_JUDGED)).word
+            for theirs, ours in _JUDGED.items() if printed.get(theirs) is not None and (values := _values(runs, ours))}
+
+
+def _row_verdict(words: Mapping[str, str]) -> str:
+    "The verdict on a row whose columns got these; empty where there is none."
+    return next((word for word in ("not reproduced", "undecided", "reproduced") if word in words.values()), "")
 
 # %% ../nbs/09a_rows.ipynb #a1d7d8c6
 def _about(runs: Sequence[dict]) -> dict:
@@ -98,7 +102,9 @@ def _our_row(runs: Sequence[dict], others: Sequence[Sequence[dict]]) -> dict:
         printed = printed_row(s, attack) or {}
         for column, key in (("test_acc", "test_acc"), (attack, "adv_test_acc")):
             if found.get(column) is not None and printed.get(key) is not None and f"difference_{column}" not in found: found[f"difference_{column}"] = round(found[column] - printed[key], 3)
-    if comparable(s) and (row := printed_row(s)): found["verdict"] = _verdict(runs, others, row)
+    if comparable(s) and (row := printed_row(s)):
+        words = _verdicts(runs, others, row)
+        found |= {"verdict": _row_verdict(words), "judged": ", ".join(f"{column} {word}" for column, word in words.items())}
     return {column: found.get(column) for column in ROW_COLUMNS}
 
 # %% ../nbs/09a_rows.ipynb #e67cd148
