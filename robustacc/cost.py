@@ -112,14 +112,14 @@ def _predicted_cost(trials: Mapping[Trial, dict],  # as in `_costs`
     natural, at = (np.exp(np.polyval(np.polyfit(np.log(sizes), np.log(e), 1), np.log(n))) for e in errors)
     return float(at - natural)
 
-# %% ../nbs/08c_cost.ipynb #e0458d66
+# %% ../nbs/08c_cost.ipynb #69ab5e4f
 def _trend(slope: Difference | None, p: float) -> str:
     "Whether the cost changes with the number of images; `p` is Holm's."
     return "undecided" if slope is None or not p <= .05 else "shrinks" if slope.high < 0 else "grows"
 
 
 def _found(trials: Mapping[Trial, dict],  # finished trials of one data set and their metrics
-           ) -> dict:  # "radii": for each its answers, as plain JSON; None: not known, or not run
+           ) -> dict:  # "radii": for each its answers, as plain JSON ("curve": by size, at width 1); None: not known, or not run
     "What the rules say of the cost at each radius."
     costs, full = _costs(trials), _LARGEST.get(next((t.dataset for t in trials), ""))
     slopes = {eps: _cost_slope(trials, eps) for eps in sorted({c.eps for c in costs})}
@@ -129,7 +129,8 @@ def _found(trials: Mapping[Trial, dict],  # finished trials of one data set and 
         if last is None: continue
         predicted = _predicted_cost(trials, eps, full) if full else math.nan
         there = next((c.change for c in costs if (c.eps, c.width, c.n) == (eps, 1., full)), None)
-        found.append({"eps": eps, "slope": slope and slope.as_dict(), "p": None if math.isnan(p) else p, "trend": _trend(slope, p), "left": _left_over(costs, eps),
+        curve = [{"n": c.n, **c.change.as_dict()} for c in costs if (c.eps, c.width) == (eps, 1.)]
+        found.append({"eps": eps, "curve": curve, "slope": slope and slope.as_dict(), "p": None if math.isnan(p) else p, "trend": _trend(slope, p), "left": _left_over(costs, eps),
                       "last": {"n": last.n, "width": last.width, "natural": last.natural, "robust": last.robust, **last.change.as_dict()},
                       "predicted": None if math.isnan(predicted) else predicted, "there": there and there.as_dict()})
     return {"radii": found}

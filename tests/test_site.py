@@ -384,8 +384,8 @@ def test_the_pages_of_the_experiments_say_what_their_rules_say(built, tmp_path):
     said = told("findings/cost")
     assert "below .3 points for 0 of 2 radii, above 0 for 2" in said and "[qualified]" in said and "36 of 144 trials" in said
     lines = {line.split(" | ")[1]: line.split(" | ") for line in said.splitlines() if line.startswith("| digits")}
-    assert lines["0.1"][3] == "is not shown to change" and lines["0.2"][3] == "shrinks"
-    assert lines["0.1"][5].startswith("3.99 [") and lines["0.1"][6] == "left" and lines["0.2"][2].startswith("-2.3")
+    assert lines["0.1"][4] == "is not shown to change" and lines["0.2"][4] == "shrinks"
+    assert lines["0.1"][6].startswith("3.99 [") and lines["0.1"][7] == "left" and lines["0.2"][2].startswith("8.08 [") and lines["0.2"][3].startswith("-2.3")
     said, labels = told("findings/label-noise"), label_noise._found(noisy)["labels"]
     lost = max(100 * one["must_lose"] / one["n"] for one in labels if one["share"] == 1)
     assert lost > 0 and f"| {lost:.2f}% | 30.0%, 31.0%, 32.0% | 96.0%, 96.0%, 96.0% | 0.0%, 0.0%, 0.0% |" in said
