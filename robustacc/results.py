@@ -25,7 +25,7 @@ from .records import find_records
 from .recipes import PROFILES
 from .runs import RunName, row_label, row_name, table_attack
 from .statistics import difference_half_width, student
-from .train import COLUMNS, beside_paper, comparable, printed_row
+from .comparison import COLUMNS, beside_paper, comparable, printed_row
 
 # %% ../nbs/09_results.ipynb #f92f2e50
 def _row_key(record: dict,  # of a training run

@@ -13,11 +13,12 @@ from statistics import mean, stdev
 from typing import Any
 
 from .arguments import check_kind
+from .comparison import comparable, printed_row
 from .networks import ARCHS
 from .paper import DROPOUT_TABLES, ROW_TABLES, published_label, table
 from .recipes import PROFILES
 from .runs import RunName, departures, row_label, run_name, table_attack
-from .train import Settings, comparable, printed_row
+from .train import Settings
 from .verdicts import pooled_spread, judge
 
 # %% ../nbs/09a_rows.ipynb #587d2397
