@@ -18,8 +18,8 @@ from .attacks import PGD, Threat
 from .arguments import check_count, check_kind, check_number, check_path
 from .checks import check_choice
 from .commands import Command, fraction
-from .data import Data, load
-from .evaluation import correct, robust
+from .data import Data, Split, load
+from .evaluation import correct, pixel_batches, robust
 from .files import LockedError, check_writable, lock, results_folder
 from .fitting import fit
 from .methods import Method, make_method
@@ -46,19 +46,27 @@ class Trial:
     steps: int = 1880  # of the optimiser, at least 1
     seed: int = 0  # of initialisation, order, random starts and labels
     precision: str = "bfloat16"  # of the network inside the training attack
+    held_out: int | None = None  # class that training and test go without, if any
 
     def __post_init__(self):
         for name, allowed in (("dataset", ("digits", "mnist", "cifar10")), ("method", _TRIED), ("kept", ("all", "clean")), ("precision", PRECISIONS)):
             check_choice(name, getattr(self, name), list(allowed))
         check_number("eps", self.eps, 0, 1, above=True), check_number("width", self.width, 0, 8, above=True), check_number("noise", self.noise, 0, 1)
         for name, least in (("n", _BATCH), ("steps", 1), ("seed", 0)): check_count(name, getattr(self, name), least)
+        if self.held_out is not None: check_count("held_out", self.held_out, 0, 9)
         if self.kept == "clean" and self.noise == 1: raise ValueError("noise 1 with kept 'clean': it must be below 1, no example would be left")
 
     def data(self,
              whole: Data,  # the whole data set
-             ) -> Data:  # images and labels, which may be wrong; the test split as it is
+             ) -> Data:  # images and labels, which may be wrong; the test split as it is, or without the class held out
         "What it trains on; `ValueError` if the data set is too small."
         return _trial_data(self, whole)
+
+    def unseen(self,
+               whole: Data,  # the whole data set
+               ) -> np.ndarray:  # (m, c, h, w) images, those of the training split first; none without a class held out
+        "The images of the class held out: those among the first `n` of the training split, and those of the test split."
+        return np.concatenate([split.images[split.labels == self.held_out] for split in (whole.train.take(self.n), whole.test)])
 
 # %% ../nbs/08b_experiments.ipynb #45c7917b
 def _trial_name(trial: Trial,  # any
@@ -68,7 +76,13 @@ def _trial_name(trial: Trial,  # any
     if trial.noise: parts.append(f"noise{number_text(trial.noise)}{'' if trial.kept == 'all' else '-clean'}")
     if trial.steps != Trial.steps: parts.append(f"steps{trial.steps}")
     if trial.precision != Trial.precision: parts.append(trial.precision)
+    if trial.held_out is not None: parts.append(f"without{trial.held_out}")
     return "-".join([*parts, f"seed{trial.seed}"])
+
+
+def _settings(trial: Trial) -> dict:
+    "What a record says of a trial; a class held out only where there is one."
+    return {name: value for name, value in asdict(trial).items() if name != "held_out" or value is not None}
 
 # %% ../nbs/08b_experiments.ipynb #0495f7f7
 def _noisy(labels: np.ndarray, n_classes: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,11 +94,19 @@ def _noisy(labels: np.ndarray, n_classes: int, share: float, seed: int) -> tuple
     return np.where(chosen, drawn, labels), chosen
 
 
+def _without(split: Split, label: int) -> Split:
+    "A split without a class; the labels above it move down by one."
+    rest = split.take(np.flatnonzero(split.labels != label))
+    return replace(rest, labels=rest.labels - (rest.labels > label))
+
+
 def _trial_data(trial: Trial,  # says which examples and labels
                 data: Data,  # the whole data set
-                ) -> Data:  # its training split as the trial sees it; the test split as it is
+                ) -> Data:  # both splits as the trial sees them
     "The data of a trial."
-    train = data.train.take(trial.n)
+    data, out = replace(data, train=data.train.take(trial.n)), trial.held_out
+    if out is not None: data = replace(data, train=_without(data.train, out), test=_without(data.test, out), n_classes=data.n_classes - 1, classes=data.classes[:out] + data.classes[out + 1:])
+    train = data.train
     labels, chosen = _noisy(train.labels, data.n_classes, trial.noise, trial.seed)
     if trial.kept == "clean": return replace(data, train=train.take(np.flatnonzero(~chosen)))
     return replace(data, train=replace(train, labels=labels))
@@ -128,6 +150,15 @@ def _outcome(model, split, eps: float) -> dict[str, float]:
     return {"acc": 100 * float(correct(model, split.images, split.labels).mean()), "n": len(split),
             "adv_acc": 100 * float(robust(model, few.images, few.labels, PGD(), Threat(eps)).mean()), "n_adv": len(few)}
 
+
+def _answers(model, trial: Trial, whole: Data) -> dict[str, str]:
+    "The class, a digit each, that the network gives the images of the class held out; nothing without one."
+    import torch
+    if trial.held_out is None: return {}
+    images, known = trial.unseen(whole), np.delete(np.arange(whole.n_classes), trial.held_out)
+    with torch.no_grad(): found = [model(x).argmax(1).numpy() for x, _, _ in pixel_batches(images, np.zeros(len(images), dtype=np.int64), np.arange(len(images)))]
+    return {"answers": "".join(map(str, known[np.concatenate(found)]))}
+
 # %% ../nbs/08b_experiments.ipynb #e08520d2
 def _trial_path(trial: Trial,  # any
                 runs: str | Path,  # folder of runs
@@ -145,7 +176,7 @@ def _run_trial(trial: Trial,  # what to train
                ) -> dict:  # the record
     "Train and measure a trial, or return its record if it is finished; `LockedError` if another process is at it."
     import torch
-    path, settings = _trial_path(trial, runs), asdict(trial)
+    path, settings = _trial_path(trial, runs), _settings(trial)
     if (record := finished(path, settings)) is not None: return record
     with lock(path):
         if (record := finished(path, settings)) is not None: return record
@@ -154,12 +185,12 @@ def _run_trial(trial: Trial,  # what to train
         recipe = _trial_recipe(trial, len(mine.train))
         torch.manual_seed(trial.seed)
         model = CNN2(mine.in_shape, mine.n_classes, dropout=0., width=trial.width)
-        watched, look = _looks(trial, whole, recipe.epochs)
+        watched, look = _looks(trial, mine, recipe.epochs)
         fit(model, mine.take(test=min(_ATTACKED_WATCHED, len(mine.test))), _method(trial), recipe=recipe, eps=trial.eps, seed=trial.seed, callbacks=(look,), progress=progress)
         model.eval()
-        metrics = {"test": _outcome(model, whole.test, trial.eps), "train": _outcome(model, mine.train, trial.eps), "watched": watched,
-                   "steps": recipe.epochs * math.ceil(len(mine.train) / _BATCH)}
-        facts = {"name": trial.dataset, "train": len(mine.train), "sha256": {"train": mine.train.sha256(), "test": whole.test.sha256()}}
+        metrics = {"test": _outcome(model, mine.test, trial.eps), "train": _outcome(model, mine.train, trial.eps), "watched": watched,
+                   "steps": recipe.epochs * math.ceil(len(mine.train) / _BATCH), **_answers(model, trial, whole)}
+        facts = {"name": trial.dataset, "train": len(mine.train), "sha256": {"train": mine.train.sha256(), "test": mine.test.sha256()}}
         return write_record(path, {"kind": "trial", "settings": settings, "metrics": metrics, "data": facts, "environment": environment(),
                                    "source": source(notebook), "seconds": time.perf_counter() - begun})
 
@@ -173,7 +204,7 @@ def _run_trials(trials: Iterable[Trial],  # in the order in which they are wante
     "Run trials one after the other; a line for each that was run."
     begun, loaded, done, trials = time.monotonic(), {}, 0, list(trials)
     for trial in trials:
-        if finished(_trial_path(trial, runs), asdict(trial)) is None:
+        if finished(_trial_path(trial, runs), _settings(trial)) is None:
             if time.monotonic() - begun > 60 * minutes: continue
             if trial.dataset not in loaded: loaded[trial.dataset] = load(trial.dataset)
             try: record = _run_trial(trial, runs=runs, data=loaded[trial.dataset], notebook=notebook)
@@ -189,7 +220,7 @@ def _trial_records(trials: Iterable[Trial],  # of an experiment
                    runs: str | Path = "_runs",  # folder of runs
                    ) -> dict[Trial, dict]:  # those that are finished
     "The records of the trials of an experiment."
-    found = {trial: finished(_trial_path(trial, runs), asdict(trial)) for trial in trials}
+    found = {trial: finished(_trial_path(trial, runs), _settings(trial)) for trial in trials}
     return {trial: record for trial, record in found.items() if record is not None}
 
 # %% ../nbs/08b_experiments.ipynb #778540de

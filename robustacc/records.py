@@ -224,7 +224,7 @@ def write_record(path: str | Path,  # usually <results>/<profile>/<dataset>/....
     return record
 
 # %% ../nbs/00c_records.ipynb #ad15f7ff
-_ONCE = ("separation", "theory", "conflicts", "controls", "nearest", "smoothness", "staircase", "cost", "label_noise", "schedule")  # kinds of records of which a data set has one, whatever the profile
+_ONCE = ("separation", "theory", "conflicts", "controls", "nearest", "smoothness", "staircase", "cost", "label_noise", "nearest_category", "schedule")  # kinds of records of which a data set has one, whatever the profile
 
 
 def published_name(record: Mapping,  # of a run

@@ -299,7 +299,6 @@ FUNCTIONS = {  # name: the function, a valid call, and the kinds of its paramete
     "runs.RunName of a record": (runs.RunName.of, dict(record=RUN, name="record"), dict(record=RUN_RECORD)),
     "runs.setting_text": (None, dict(name="epochs", value=12), dict(name=Kind((), (3, None, [])), value=Kind((np.int64,), ([1], object(), "x", {})))),
     "runs.each_row": (lambda rows: list(runs.each_row(rows)), dict(rows=[{"seed": [0, 1]}]), dict(rows=Kind((tuple,), (3, None, "x", [3], {"a": 1})))),
-    "results.by_row": (None, dict(records=[RUN]), dict(records=RUNS)),
     "ledger.metric": (None, dict(record=RUN, path=("adv_test_acc", "pgd")), dict(record=Kind((dict, types.MappingProxyType), (None, 3, "x", {}, [], lacking("metrics"), changed(metrics=None), changed(metrics=[]))), path=Kind((list,), (None, 3, {}, set())))),
     "measuring.subsets": (None, dict(data=DIGITS, recipe=recipes.Recipe(1, .1, mt=10)), dict(data=DATA, recipe=only(None))),
     "measuring.evaluate": (lambda model, data, recipe, eps, seed, device: measuring.evaluate(model, data, recipe=recipe, eps=eps, seed=seed, device=device, progress=False)[0]["test_acc"],

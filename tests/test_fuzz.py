@@ -376,7 +376,7 @@ def site(folder):
     return wrong
 
 
-COMMANDS = dict(train=train, proof=proof, separation=separation, audit=audit, benchmark=benchmark, results=results, cost=experiment("cost"), label_noise=experiment("label_noise"), schedules=schedules, records=records, site=site)
+COMMANDS = dict(train=train, proof=proof, separation=separation, audit=audit, benchmark=benchmark, results=results, cost=experiment("cost"), label_noise=experiment("label_noise"), nearest_category=experiment("nearest_category"), schedules=schedules, records=records, site=site)
 
 
 def measured(name: str) -> dict[str, str]:
