@@ -17,7 +17,7 @@ from .comparison import comparable, printed_row
 from .networks import ARCHS
 from .paper import DROPOUT_TABLES, ROW_TABLES, published_label, table
 from .recipes import PROFILES
-from .runs import RunName, departures, row_label, run_name, table_attack
+from .runs import RunName, departures, row_label, row_name, run_name, table_attack
 from .train import Settings
 from .verdicts import pooled_spread, judge
 
@@ -64,6 +64,19 @@ _JUDGED = {"train_acc": "train_acc", "test_acc": "test_acc", "adv_test_acc": "pg
 _UNDEFENDED = ("Natural", "GR")  # methods that do not train on attacked images
 
 
+def _training(run: Mapping) -> tuple[str, str]:
+    "Network and row of a run, apart from how many images were attacked when it was measured."
+    s = run["settings"]
+    return s["arch"], row_name({**s, "recipe": {**s["recipe"], "pgd_train": None, "mt": None}})
+
+
+def _by_training(runs: Iterable[dict]) -> list[list[dict]]:
+    "Runs of a data set and profile, those that were trained alike together, each seed once."
+    found: dict[tuple, dict[int, dict]] = {}
+    for run in runs: found.setdefault(_training(run), {}).setdefault(run["settings"]["seed"], run)
+    return [list(seeds.values()) for seeds in found.values()]
+
+
 def _pool(runs: Sequence[dict], others: Sequence[Sequence[dict]], column: str) -> list[Sequence[dict]]:
     "Of the rows of a data set and profile, those whose seeds vary in a column as those of this row do."
     if column != "adv_test_acc": return list(others)
@@ -104,8 +117,9 @@ def _our_row(runs: Sequence[dict], others: Sequence[Sequence[dict]]) -> dict:
         for column, key in (("test_acc", "test_acc"), (attack, "adv_test_acc")):
             if found.get(column) is not None and printed.get(key) is not None and f"difference_{column}" not in found: found[f"difference_{column}"] = round(found[column] - printed[key], 3)
     if comparable(s) and (row := printed_row(s)):
-        words = _verdicts(runs, others, row)
-        found |= {"verdict": _row_verdict(words), "judged": ", ".join(f"{column} {word}" for column, word in words.items())}
+        alike = next(some for some in others if _training(some[0]) == _training(runs[0]))
+        words, more = _verdicts(alike, others, row), f" ({len(alike)} seeds trained alike)" if len(alike) > len(runs) else ""
+        found |= {"verdict": _row_verdict(words), "judged": ", ".join(f"{column} {word}" for column, word in words.items()) + more}
     return {column: found.get(column) for column in ROW_COLUMNS}
 
 # %% ../nbs/09a_rows.ipynb #e67cd148
@@ -132,7 +146,8 @@ def all_rows(records: Iterable[dict],  # of training runs
     for i, record in enumerate(check_kind("records", records, list, tuple, Iterator)):
         name = RunName.of(record, name=f"records, number {i}")
         groups.setdefault((-list(PROFILES).index(name.profile), name.dataset, name.arch, name.row), []).append(dict(record))
-    ours = [_our_row(groups[key], [runs for other, runs in groups.items() if other[:2] == key[:2]]) for key in sorted(groups)]
+    alike = {head: _by_training(run for other, runs in sorted(groups.items()) if other[:2] == head for run in runs) for head in {key[:2] for key in groups}}
+    ours = [_our_row(groups[key], alike[key[:2]]) for key in sorted(groups)]
     return ours + _printed_rows()
 
 # %% ../nbs/09a_rows.ipynb #bf4ae1e2

@@ -119,7 +119,7 @@ def row_name(settings: Mapping,  # of a training record
 
 # %% ../nbs/00bb_runs.ipynb #e44c63cb
 _COUNTED = {"epochs": ("epoch", "epochs"), "train": ("training image", "training images"), "examples": ("example", "examples"),
-            "mt": ("image under MT", "images under MT"), "restarts": ("restart", "restarts")}  # one, several
+            "mt": ("image under MT", "images under MT"), "pgd_train": ("training image under PGD", "training images under PGD"), "restarts": ("restart", "restarts")}  # one, several
 _GREEK = {"lam": "lambda"}
 
 

@@ -67,6 +67,8 @@ class Settings:
     epochs: int | None = option(None, "passes over the training set, 1 or more", group="how it is trained")
     train: int | None = option(None, "train on the first so many images, 1 or more", group="how it is trained")
     precision: str | None = option(None, f"of the network inside training attacks: {', '.join(PRECISIONS)}", group="how it is trained")
+    pgd_train: int | None = option(None, "training images under PGD, 1 or more; None: as the profile says", group="how it is measured")
+    mt: int | None = option(None, "training and test images each under the multi-targeted attack, 1 or more; None: as the profile says", group="how it is measured")
     seed: int = option(0, "drives initialisation, order, dropout and attacks", group="how it is trained")
     device: str = option("auto", "auto, cpu or cuda", group="where")
     results: str = option("_runs", "folder for records and weights", group="where")
@@ -145,9 +147,9 @@ def plan(settings: Settings = Settings(),  # what to run
     s = Settings(**check_values(given, Settings, choices=choices))
     profile = s.profile or ("smoke" if s.dataset == "digits" else "quick")
     archs, recipe = find_recipe(profile, s.dataset, s.method, own=s.dataset not in DATASETS)
-    for name, least, most in (("epochs", 1, 10**6), ("train", 1, 10**9), ("seed", 0, 2**32 - 1)):
+    for name, least, most in (("epochs", 1, 10**6), *((name, 1, 10**9) for name in ("train", "pgd_train", "mt")), ("seed", 0, 2**32 - 1)):
         if (value := getattr(s, name)) is not None: check_count(name, value, least, most)
-    recipe = replace(recipe, **{name: value for name in ("epochs", "train", "precision") if (value := getattr(s, name)) is not None})
+    recipe = replace(recipe, **{name: value for name in ("epochs", "train", "precision", "pgd_train", "mt") if (value := getattr(s, name)) is not None})
     tools = Tools(**{f.name: getattr(s, f.name) for f in fields(Tools)} | {"augment": find_augment(s.augment, s.dataset)})
     strengths = default_strengths(s.method, s.dataset) | {name: value for name in ("beta", "lam", "mu") if (value := getattr(s, name)) is not None}
     method = make_method(s.method, **strengths, **_hyper(s.hyper), variant=s.variant, dtype=recipe.dtype, label_smoothing=tools.label_smoothing)

@@ -186,8 +186,8 @@ PERCENTS = Kind((np.array, tuple), (None, 3, "x", [], [math.nan], [-1.], [101.],
 
 
 ROW = dict(dataset="digits", arch="CNN1", method="rst", beta=None, lam=1., mu=None, hyper=None, variant="paper", dropout=.1, validation=.1, ema=.9, weight_decay=.1, label_smoothing=.1, augment="crop", eps=.1, profile="smoke",
-           epochs=2, train=100, precision="float32", seed=0, device="cpu", results="_runs")
-ROW_KINDS = {**dict.fromkeys(("dataset", "arch", "method", "variant", "augment", "profile", "precision", "device"), NAME), **dict.fromkeys(("beta", "lam", "mu"), MAYBE), **dict.fromkeys(("epochs", "train"), MAYBE_COUNT), "seed": FROM_0,
+           epochs=2, train=100, precision="float32", pgd_train=50, mt=20, seed=0, device="cpu", results="_runs")
+ROW_KINDS = {**dict.fromkeys(("dataset", "arch", "method", "variant", "augment", "profile", "precision", "device"), NAME), **dict.fromkeys(("beta", "lam", "mu"), MAYBE), **dict.fromkeys(("epochs", "train", "pgd_train", "mt"), MAYBE_COUNT), "seed": FROM_0,
              "hyper": Kind((), ("x", "", 3, "a=1,a=2", "x=1")), "dropout": Kind((np.float64,), (*WRONG, 1, -1, math.inf)), "validation": Kind((np.float64,), (*WRONG, 0, .6, -1)), "ema": Kind((np.float64,), (*WRONG, 0, 1)),
              "weight_decay": Kind((np.float64,), (*WRONG, 0, -1, math.inf)), "label_smoothing": Kind((np.float64,), (*WRONG, 0, 1)), "eps": MAYBE_RADIUS, "results": Kind((), (None, 3, [], "a\0b"))}
 

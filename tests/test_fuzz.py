@@ -119,7 +119,7 @@ TRAIN = {
     "dropout": Number(high=1, open_high=True, tiny=1e-30), "validation": Number(high=.5, open_low=True), "ema": Number(high=1, open_low=True, open_high=True),
     "weight_decay": Number(open_low=True, most=3.4e38, large=1e3, tiny=1e-30), "label_smoothing": Number(high=1, open_low=True, open_high=True),
     "augment": Choice(("crop", "crop+cutout"), also=("flip",)), "eps": Number(high=1, open_low=True, tiny=1e-12), "profile": Choice(("smoke",), also=("quick", "paper")),
-    "epochs": Number(low=1, whole=True, large=1e6, most=2**31), "seed": Number(whole=True, none=False, large=2**32 - 1, most=2**63), "device": Choice(("auto", "cpu"), none=False, also=("cuda",)),
+    **dict.fromkeys(("epochs", "pgd_train", "mt"), Number(low=1, whole=True, large=1e6, most=2**31)), "seed": Number(whole=True, none=False, large=2**32 - 1, most=2**63), "device": Choice(("auto", "cpu"), none=False, also=("cuda",)),
     "results": Place(), "every": Ratio(none=False, large=1e6)}
 METHOD_OF = {"beta": "trades", "lam": "rst", "mu": "llr"}
 PROOF = {name: TRAIN[name] for name in ("lam", "epochs", "eps", "seed", "device", "results", "profile")} | {
