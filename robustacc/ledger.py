@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .arguments import check_count, check_kind, check_number, check_path
+from .arguments import check_count, check_kind, check_path
 from .attacks import MultiTargeted, Threat
 from .checks import check_device
 from .evaluation import robust
@@ -23,7 +23,7 @@ from .lipschitz import LocalLipschitz, local_lipschitz
 from .paper import label_order
 from ._renames import renamed
 from .runs import departures, run_name
-from .statistics import Difference, example_spread, paired_difference, prediction_interval, student
+from .statistics import Difference, example_spread, paired_difference, student
 from .records import environment, find_records, finished, load_trained, read_record, source, write_record
 
 # %% ../nbs/04a_ledger.ipynb #e7467699
@@ -79,18 +79,6 @@ def _as_markdown(entries: Iterable[_Discrepancy]) -> str:
     lines = ["| | printed | run | follows |", "|---|---|---|---|"]
     return "\n".join(lines + [f"| {e.what} | {e.printed} | {e.released} | {e.follows} |" for e in entries])
 
-# %% ../nbs/04a_ledger.ipynb #f402b0d8
-def _reproduced(printed: float,  # the published value
-                values: Sequence[float],  # ours, one per seed
-                *,
-                same_settings: bool,  # whether ours were made with the published settings
-                ) -> str:  # "reproduced", "not reproduced" or "other settings"
-    "The verdict on a published single run."
-    check_number("printed", printed), check_kind("same_settings", same_settings, bool, np.bool_)
-    if not same_settings: return "other settings"
-    low, high = prediction_interval(values)
-    return "reproduced" if low <= printed <= high else "not reproduced"
-
 # %% ../nbs/04a_ledger.ipynb #4e769805
 def _second_opinion(path: str | Path,  # a training record with its weights beside it
                     *,
@@ -121,13 +109,15 @@ def _variant_rows(records: Iterable[dict],  # of training runs on one data set
                   *,
                   profile: str,  # whose rows
                   ) -> dict[tuple[str, str], dict[str, dict[int, dict]]]:  # (network, method's label) -> variant -> seed -> record
-    "Training records grouped for comparison, plain rows only, in the paper's order."
-    groups = {}
+    "Training records grouped for comparison, plain rows only, in the paper's order; of rows measured on different numbers of images those with most runs."
+    groups: dict[tuple[str, str], dict] = {}
     for record in records:
-        s = record["settings"]
-        if s["profile"] != profile or departures(s).keys() - {"variant"}: continue
-        groups.setdefault((s["arch"], s["method"]["label"]), {}).setdefault(s["method"]["variant"], {})[s["seed"]] = record
-    return dict(sorted(groups.items(), key=lambda item: (item[0][0], label_order(item[0][1]))))
+        s, other = record["settings"], departures(record["settings"])
+        if s["profile"] != profile or other.keys() - {"variant", "mt", "pgd_train"}: continue
+        measured = groups.setdefault((s["arch"], s["method"]["label"]), {}).setdefault((other.get("mt"), other.get("pgd_train")), {})
+        measured.setdefault(s["method"]["variant"], {})[s["seed"]] = record
+    most = {row: max(kinds.values(), key=lambda variants: sum(map(len, variants.values()))) for row, kinds in groups.items()}
+    return dict(sorted(most.items(), key=lambda item: (item[0][0], label_order(item[0][1]))))
 
 
 _COLUMNS = {"test accuracy": ("test_acc",), "under PGD-10": ("adv_test_acc", "pgd"), "under MT": ("adv_test_acc", "mt"), "Lipschitz, Eq. (3)": ("test_lipschitz",),
