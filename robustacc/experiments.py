@@ -224,7 +224,7 @@ def _trial_records(trials: Iterable[Trial],  # of an experiment
     return {trial: record for trial, record in found.items() if record is not None}
 
 # %% ../nbs/08b_experiments.ipynb #778540de
-def _gather(kind: str,  # of the experiment: "cost" or "label_noise"
+def _gather(kind: str,  # of the experiment, such as "cost"
             dataset: str,  # its name
             trials: Sequence[Trial],  # as planned
             *,
@@ -273,7 +273,7 @@ def published_trials(kind: str,  # of the experiment
     return {trial: one["metrics"] for trial, one in _published(kind, dataset, folders).items()}
 
 # %% ../nbs/08b_experiments.ipynb #3c1a90e2
-def _restore(kind: str,  # of the experiment: "cost" or "label_noise"
+def _restore(kind: str,  # of the experiment, such as "cost"
              dataset: str,  # its name
              *,
              runs: str | Path = "_runs",  # folder of runs
