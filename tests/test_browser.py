@@ -20,7 +20,7 @@ WIDTHS, THEMES = (1400, 1280, 390), ("light", "dark")
 KINDS = ("index.html", "findings/index.html", "findings/separated.html", "findings/constructed.html", "findings/how-robust.html", "findings/random-labels.html", "findings/proved-trade-off.html", "findings/cost.html", "findings/label-noise.html", "findings/smoothness.html",
          "findings/ledger.html", "findings/closest-pairs.html", "findings/explorer.html", "tables/index.html", "tables/table-1.html", "tables/table-2.html", "tables/table-5.html",
          "tables/table-8.html", "runs/index.html", "runs/results-mnist.html", "runs/separation-mnist.html", "runs/separation-svhn.html", "runs/train-mnist.html",
-         "rows/mnist-cnn2-at-quick.html", "separation.html", "methods.html", "data.html", "attacks.html", "site_render.html")  # a page of each kind
+         "rows/mnist-cnn2-at-quick.html", "rows/cifar10-cnn2-at-medium.html", "runs/schedule-cifar10.html", "nearest_category.html", "separation.html", "methods.html", "data.html", "attacks.html", "site_render.html")  # a page of each kind
 OVERFLOW = """() => {
   const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth, edge = document.querySelector('main').getBoundingClientRect().right + 2, out = [];
   if (wide > 1) out.push(`the page by ${wide}`);
