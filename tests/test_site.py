@@ -17,7 +17,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
-from robustacc import cost, label_noise
+from robustacc import cost, label_noise, paper
 from robustacc.data import DATASETS
 from robustacc.experiments import Trial
 from robustacc.files import checkout
@@ -360,6 +360,14 @@ def test_findings_say_how_many_draws_rows_and_images_are_behind_a_number(told):
     assert "mean of 5 draws" in page("findings/proved-trade-off") and "with 100 weak features" in page("findings/proved-trade-off")
     effects = re.findall(r"^\| Effect, .*$", page("findings/ledger"), flags=re.M)
     assert effects and all(re.search(r"± .* seeds, n = [\d,]+\) \|$", line) for line in effects)
+    opinions = [r for r in records if r["kind"] == "ledger" and r["settings"]["profile"] == "paper"]
+    for r in opinions:
+        smooth, mt = r["metrics"]["lipschitz"], r["metrics"]["mt"]
+        printed = {attack: paper.published_row(r["settings"]["dataset"], r["settings"]["arch"], r["settings"]["method"]["label"], attack=attack) for attack in ("pgd", "mt")}
+        told_of = re.findall(r"^\| At the paper's settings \| (.*) \(seed", page("findings/ledger"), flags=re.M)
+        assert any(f"{smooth['paper']:.2f} as printed, {smooth['released']:.2f} as run; the paper has {printed['pgd']['test_lipschitz']:.2f}" in line for line in told_of)
+        assert any(f"{mt['paper']:.2f}% as printed, {mt['released']:.2f}% as run; the paper has {printed['mt']['adv_test_acc']:.2f}%" in line for line in told_of)
+    assert opinions
     for row in (r for r in all_rows(filter(pages.is_row, records)) if r["source"] == "ours"):
         assert ("The seeds were not all trained on the same machine" in page(f"rows/{row['page']}")) == (", " in row["platform"])
     assert "1 data set at" in page("tables/index") and "Random labels" not in page("tables/table-1") and "Random labels" in page("tables/table-8")
