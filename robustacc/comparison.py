@@ -17,7 +17,7 @@ from .runs import RunName, departures
 
 # %% ../nbs/04j_comparison.ipynb #779f7c8f
 COLUMNS = ("train_acc", "test_acc", "adv_test_acc", "test_lipschitz", "gap", "adv_gap")
-_SAME_ROW = {"dropout", "variant", "precision", "pgd_train", "mt"}  # may depart: the row is still the printed one, made or measured in another way
+_SAME_ROW = {"dropout", "variant", "precision"}  # may depart: the row is still the printed one, made in another way
 
 
 def printed_row(settings: Mapping,  # of a training record
@@ -25,7 +25,7 @@ def printed_row(settings: Mapping,  # of a training record
                 ) -> dict | None:  # with its table number under "table"
     "The paper's row of the same data set, network, method, strength, radius and dropout; None where it has none."
     check_choice("attack", attack, list(ROW_TABLES))
-    if departures(settings).keys() - _SAME_ROW: return None
+    if departures(settings, measurement=False).keys() - _SAME_ROW: return None
     dropout = settings["dropout"]
     if dropout is not None and dropout != PRINTED_DROPOUT.get(settings["dataset"]): return None
     return published_row(settings["dataset"], settings["arch"], settings["method"]["label"], attack=attack, dropout=dropout is not None)
@@ -34,7 +34,7 @@ def printed_row(settings: Mapping,  # of a training record
 def comparable(settings: Mapping,  # of a training record
                ) -> bool:
     "Whether a row was trained with the printed settings, so that its difference from the printed row means something."
-    return not departures(settings).keys() - {"dropout", "pgd_train", "mt"} and settings["profile"] == "paper" and printed_row(settings) is not None
+    return not departures(settings, measurement=False).keys() - {"dropout"} and settings["profile"] == "paper" and printed_row(settings) is not None
 
 # %% ../nbs/04j_comparison.ipynb #642a23f1
 _ABSENT = object()  # stands for a number that a record does not have

@@ -112,9 +112,9 @@ def _variant_rows(records: Iterable[dict],  # of training runs on one data set
     "Training records grouped for comparison, plain rows only, in the paper's order; of rows measured on different numbers of images those with most runs."
     groups: dict[tuple[str, str], dict] = {}
     for record in records:
-        s, other = record["settings"], departures(record["settings"])
-        if s["profile"] != profile or other.keys() - {"variant", "mt", "pgd_train"}: continue
-        measured = groups.setdefault((s["arch"], s["method"]["label"]), {}).setdefault((other.get("mt"), other.get("pgd_train")), {})
+        s = record["settings"]
+        if s["profile"] != profile or departures(s, measurement=False).keys() - {"variant"}: continue
+        measured = groups.setdefault((s["arch"], s["method"]["label"]), {}).setdefault((s["recipe"].get("mt"), s["recipe"].get("pgd_train")), {})
         measured.setdefault(s["method"]["variant"], {})[s["seed"]] = record
     most = {row: max(kinds.values(), key=lambda variants: sum(map(len, variants.values()))) for row, kinds in groups.items()}
     return dict(sorted(most.items(), key=lambda item: (item[0][0], label_order(item[0][1]))))

@@ -76,20 +76,16 @@ def _more(agreement: Sequence[dict],  # as `_agreement` gives it
     return paired_difference(*([mean(arm[key] for key in both if key[0] == out) for out in classes] for arm in arms)) if len(classes) > 1 else None
 
 
-def _interval(found: Difference) -> dict[str, float]:
-    "A mean over classes with its interval, as plain JSON."
-    return {"mean": found.mean, "low": found.low, "high": found.high, "classes": found.n}
-
-
 def _found(trials: Mapping[Trial, dict],  # finished trials of one data set and their metrics
            ) -> dict:  # "agreement", as above, and "more": method, word, p, mean, low, high, classes, linf and beyond, as plain JSON
     "What the rules say of the nearest image."
-    agreement, more, left = _agreement(trials), [], {t for d in {t.dataset for t in trials} for t in _held_out_trials(d)} - trials.keys()
+    agreement, more = _agreement(trials), []
+    left = bool(trials) and not set(_held_out_trials(next(iter(trials)).dataset)) <= trials.keys()
     each = {method: found for method in _METHODS[1:] if (found := _more(agreement, method)) is not None}
     for (method, found), p in zip(each.items(), holm([found.p for found in each.values()])):
         word = "not finished" if left else "not known" if math.isnan(p) or p > .05 else "more often" if found.mean > 0 else "less often"
-        beside = {column: _interval(other) for column in ("linf", "beyond") if (other := _more(agreement, method, column=column)) is not None}
-        more.append({"method": method, "word": word, **_interval(found), "p": None if math.isnan(p) else p, **beside})
+        beside = {column: other.as_dict(pairs="classes") for column in ("linf", "beyond") if (other := _more(agreement, method, column=column)) is not None}
+        more.append({"method": method, "word": word, **found.as_dict(pairs="classes"), "p": None if math.isnan(p) else p, **beside})
     return {"agreement": agreement, "more": more}
 
 # %% ../nbs/08f_nearest_category.ipynb #3e00001c

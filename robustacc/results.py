@@ -40,7 +40,7 @@ def _row_key(record: dict,  # of a training run
 
 
 def _by_row(records: Iterable[dict],  # of training runs
-           ) -> list[list[dict]]:  # in the paper's order, those of a row together
+            ) -> list[list[dict]]:  # in the paper's order, those of a row together
     "Records by row: runs whose settings differ in nothing but the seed are one."
     records = list(check_kind("records", records, list, tuple, Iterator))
     for i, record in enumerate(records): RunName.of(record, name=f"records, number {i}")

@@ -17,7 +17,7 @@ from .comparison import comparable, printed_row
 from .networks import ARCHS
 from .paper import DROPOUT_TABLES, ROW_TABLES, published_label, table
 from .recipes import PROFILES
-from .runs import RunName, departures, row_label, row_name, run_name, table_attack
+from .runs import RunName, departures, row_label, run_name, table_attack
 from .train import Settings
 from .verdicts import pooled_spread, judge
 
@@ -64,10 +64,10 @@ _JUDGED = {"train_acc": "train_acc", "test_acc": "test_acc", "adv_test_acc": "pg
 _UNDEFENDED = ("Natural", "GR")  # methods that do not train on attacked images
 
 
-def _training(run: Mapping) -> tuple[str, str]:
-    "Network and row of a run, apart from how many images were attacked when it was measured."
+def _training(run: Mapping) -> tuple[str, str, str]:
+    "Network, method and departures of a run, apart from how many images were attacked when it was measured."
     s = run["settings"]
-    return s["arch"], row_name({**s, "recipe": {**s["recipe"], "pgd_train": None, "mt": None}})
+    return s["arch"], s["method"]["label"], repr(departures(s, measurement=False))
 
 
 def _by_training(runs: Iterable[dict]) -> list[list[dict]]:

@@ -76,9 +76,15 @@ def _recipe_departures(settings: Mapping, usual: Recipe) -> dict[str, object]:
     return {name: given[name] for name, value in expected.items() if name in given and (list(given[name]) if isinstance(given[name], tuple) else given[name]) != value}
 
 # %% ../nbs/00bb_runs.ipynb #d0e1000c
+_MEASUREMENT = ("pgd_train", "mt")  # parts of a recipe that say on how many images a trained network is measured
+
+
 def departures(settings: Mapping,  # of a training record: resolved values
+               *,
+               measurement: bool = True,  # also say on how many images it was measured; False: only what decides about the training
                ) -> dict[str, object]:  # setting -> value, in the order of names; empty for a plain row
     "Every setting of a run that is not the default of its profile, data set, network or method; `ValueError` names what is missing."
+    check_kind("measurement", measurement, bool)
     dropout, recipe = _default(_check_settings(settings))
     found = _method_departures(settings)
     if settings["dropout"] != dropout: found["dropout"] = settings["dropout"]
@@ -86,6 +92,7 @@ def departures(settings: Mapping,  # of a training record: resolved values
     radius = (settings.get("own") or {}).get("eps", RADIUS.get(settings["dataset"], settings["eps"]))
     if settings["eps"] != radius: found["eps"] = settings["eps"]
     found |= _recipe_departures(settings, recipe)
+    if not measurement: found = {name: value for name, value in found.items() if name not in _MEASUREMENT}
     return found | {name: settings[name] for name, value in (("restarts", 1), ("examples", 100)) if settings.get(name, value) != value}
 
 # %% ../nbs/00bb_runs.ipynb #a649a1a8
@@ -130,7 +137,7 @@ def setting_text(name: str,  # of a setting, as in `departures`
     check_kind("name", name, str)
     if name in ("variant", "precision"): return str(value)
     if name in _COUNTED and value is None: return f"all {_COUNTED[name][1]}"
-    if name in _COUNTED: return f"{check_count('value', value, 0):,} {_COUNTED[name][value != 1]}"
+    if name in _COUNTED: return f"{check_count('value', value, 0):,} {_COUNTED[name][int(value != 1)]}"
     shown = number_text(value, zero=name in _KEEP_ZERO) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
     return f"{_GREEK.get(name, name).replace('_', ' ')} {shown}"
 

@@ -113,9 +113,11 @@ class Difference:
         "Whether the interval leaves out zero."
         return self.low > 0 or self.high < 0
 
-    def as_dict(self) -> dict:
-        "Mean, interval and number of seeds, for a record."
-        return {"mean": self.mean, "low": self.low, "high": self.high, "seeds": self.n}
+    def as_dict(self, *,
+                pairs: str = "seeds",  # what the pairs are, as the record shall call their number
+                ) -> dict:
+        "Mean, interval and number of pairs, for a record."
+        return {"mean": self.mean, "low": self.low, "high": self.high, pairs: self.n}
 
 
 def paired_difference(first: Sequence[float],  # one value per seed
