@@ -32,7 +32,7 @@ from .processes import find_group
 from .records import differences, find_records, finished, save_weights, source, write_record
 from .search import Pairs, pairs_within
 from .separation import random_labels
-from .statistics import wilson
+from .statistics import Difference, paired_difference, wilson
 from .fitting import fit
 from .recipes import PRECISIONS, PROOF_PROFILES, RADIUS, Recipe, find_proof_recipe
 from .runs import run_name
@@ -89,7 +89,7 @@ class Settings:
     profile: str | None = option(None, "smoke, quick or paper; None: the lightest for the data set")
     test_labels: str = option("true", "labels of the test images in training: true, or random for the control")
     lam: float = option(2., "lambda of RST, 0 or more: 2 in the paper's text, 4 in the published script")
-    epochs: int | None = option(None, "passes over training and test set, 1 or more; None: the profile's, three times as many for the control")
+    epochs: int | None = option(None, "passes over training and test set, 1 or more; None: the profile's")
     eps: float | None = option(None, "radius of the l-infinity ball, above 0 and at most 1")
     precision: str | None = option(None, f"of the network inside training attacks: {', '.join(PRECISIONS)}; None: float32")
     restarts: int = option(1, "restarts of PGD-10 in the final measurement, 1 or more")
@@ -118,7 +118,7 @@ def plan(settings: Settings = Settings(),  # what to run
     choices = dict(dataset=offered, profile=list(PROOF_PROFILES), test_labels=_TEST_LABELS)
     s = Settings(**check_values({**asdict(settings), **changes}, Settings, choices=choices))
     profile = s.profile or next(name for name, datasets in PROOF_PROFILES.items() if s.dataset in datasets)
-    arch, dropout, recipe = find_proof_recipe(profile, s.dataset, s.test_labels)
+    arch, dropout, recipe = find_proof_recipe(profile, s.dataset)
     for name, least, most in (("epochs", 1, 10**6), ("restarts", 1, 10**6), ("seed", 0, 2**32 - 1)):
         if (value := getattr(s, name)) is not None: check_count(name, value, least, most)
     warn_of_tiny(asdict(s))
@@ -310,6 +310,16 @@ def _unlike(records: Sequence[dict],  # of runs on one data set
     told = {"epochs": lambda s: s["recipe"]["epochs"], "precision": lambda s: s["recipe"]["precision"], "eps": lambda s: s["eps"], "seed": lambda s: s["seed"]}
     found = {name: [says(r["settings"]) for r in records] for name, says in told.items()}
     return [f"{name} ({', '.join(map(str, values))})" for name, values in found.items() if len(set(values)) > 1]
+
+# %% ../nbs/08_proof_of_concept.ipynb #8183b3b2
+def _cost_of_noise(records: Sequence[dict],  # of runs on one data set
+                   ) -> tuple[dict[int, tuple[float, float]], Difference | None]:  # seed -> (true, random), percent; true minus random, or None for fewer than 2 seeds
+    "The test set under PGD-10 with true and with random labels, for every seed whose two runs were alike, and the mean difference."
+    arms = {seed: {r["settings"]["test_labels"]: r for r in records if r["settings"]["seed"] == seed} for seed in sorted({r["settings"]["seed"] for r in records})}
+    alike = {seed: [arm[labels] for labels in _TEST_LABELS] for seed, arm in arms.items() if len(arm) == 2 and not _unlike(list(arm.values()))}
+    pairs = {seed: tuple(r["metrics"]["adv_test_acc"]["pgd"] for r in pair) for seed, pair in alike.items()}
+    true, random = zip(*pairs.values()) if pairs else ((), ())
+    return pairs, paired_difference(random, true) if len(pairs) > 1 else None
 
 # %% ../nbs/08_proof_of_concept.ipynb #db1142ba
 def _run_options(options: Namespace) -> dict:

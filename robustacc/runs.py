@@ -54,7 +54,7 @@ def _check_record(record, name: str) -> Mapping:
 def _default(settings: Mapping) -> tuple[float | None, Recipe]:
     "Dropout rate and recipe that the profile of a run has by default."
     profile, dataset, method = settings["profile"], settings["dataset"], settings["method"]["name"]
-    if "test_labels" in settings: return find_proof_recipe(profile, dataset, settings["test_labels"])[1:]
+    if "test_labels" in settings: return find_proof_recipe(profile, dataset)[1:]
     return None, find_recipe(profile, dataset, method, own="dataset" in (settings.get("own") or {}))[1]
 
 # %% ../nbs/00bb_runs.ipynb #d0e10005

@@ -279,7 +279,7 @@ FUNCTIONS = {  # name: the function, a valid call, and the kinds of its paramete
                        dict(epochs=FROM_0, lr=POSITIVE, milestones=Kind((list,), (3, "x", None, (-1,), (.5,))), optimiser=NAME, momentum=Kind((), (*WRONG, None, -1, 2)), batch_size=COUNT, reduction=NAME, train=MAYBE_COUNT, test=MAYBE_COUNT, pgd_train=MAYBE_COUNT,
                             mt=MAYBE_COUNT, precision=NAME)),
     "recipes.find_recipe": (None, dict(profile="smoke", dataset="digits", method="at"), dict(profile=NAME, dataset=NAME, method=Kind((), (3, None, [])))),
-    "recipes.find_proof_recipe": (None, dict(profile="smoke", dataset="digits", test_labels="true"), dict(profile=NAME, dataset=NAME, test_labels=NAME)),
+    "recipes.find_proof_recipe": (None, dict(profile="smoke", dataset="digits"), dict(profile=NAME, dataset=NAME)),
     "recipes.stretched": (recipes.Recipe(2, .1, (1,)).stretched, dict(epochs=4), dict(epochs=COUNT)),
     "recipes.default_strengths": (None, dict(method="llr", dataset="digits"), {}),
     "recipes.find_dropout": (None, dict(dropout=.3, arch="CNN1"), dict(dropout=Kind((np.float64,), (*WRONG, 1, -1, math.inf)))),

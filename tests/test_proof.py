@@ -157,7 +157,7 @@ def test_the_page_runs_for_each_data_set_without_training(python, root, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("given,said", [(("dataset", "resimagenet"), "Allowed: digits, mnist, svhn, cifar10"), (("contol", "False"), "did you mean 'control'"),
-                                        (("seed", "1.5"), "seed 1.5")])
+                                        (("seed", "1.5"), "seed 1.5"), (("seeds", "0"), "seeds 0: it must be"), (("epochs", "0"), "epochs 0: it must be")])
 def test_the_page_refuses_wrong_parameters(python, root, tmp_path, given, said):
     done = python("-m", "papermill", root / "nbs" / "08_proof_of_concept.ipynb", tmp_path / "out.ipynb", "-p", *given)
     assert done.returncode != 0 and said in done.stderr and not (tmp_path / "_runs").exists()
