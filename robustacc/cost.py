@@ -94,6 +94,7 @@ def _left_over(costs: Sequence[_Cost],  # of `_costs`
     "What is left of the cost at the largest size and width that were run together."
     last = _last(costs, eps)
     if last is None: return "not run"
+    if math.isnan(last.change.p): return "undecided"                           # the same in all seeds: an interval without width
     return "gone" if last.change.high < margin else "left" if last.change.low > 0 else "undecided"
 
 # %% ../nbs/08c_cost.ipynb #7f6cb0df

@@ -110,8 +110,8 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        "Whether the interval leaves out zero."
-        return self.low > 0 or self.high < 0
+        "Whether the interval leaves out zero; never where the differences do not spread, since such an interval has no width and says nothing."
+        return not math.isnan(self.p) and (self.low > 0 or self.high < 0)
 
     def as_dict(self, *,
                 pairs: str = "seeds",  # what the pairs are, as the record shall call their number
