@@ -18,6 +18,7 @@ from .statistics import example_spread, student
 
 # %% ../nbs/08a_verdicts.ipynb #fceacb18
 _MARGINS = {"train_acc": .3, "test_acc": .3, "adv_test_acc": 1., "test_lipschitz": .1}  # points; of Lipschitz constants a share of the printed one
+_STEP = 5e-5  # half an image of 10,000: no accuracy is known better
 
 
 def _scaled(column: str, value: float) -> float:
@@ -27,7 +28,7 @@ def _scaled(column: str, value: float) -> float:
         if not 0 < value < math.inf: raise ValueError(f"{column} {value!r}: it must be above 0 and finite")
         return math.log(value)
     if not 0 <= value <= 100: raise ValueError(f"{column} {value!r}: an accuracy must lie in 0 to 100 percent")
-    share = min(max(value / 100, 5e-5), 1 - 5e-5)  # half an image of 10,000
+    share = min(max(value / 100, _STEP), 1 - _STEP)
     return math.log(share / (1 - share))
 
 
@@ -47,7 +48,7 @@ def _numbers(column: str, values: Iterable[float], name: str) -> list[float]:
 def _slope(column: str, value: float) -> float:
     "Points (of Lipschitz constants: the constant itself) per unit of the scale, at a value."
     if column == "test_lipschitz": return value
-    share = min(max(value / 100, 5e-5), 1 - 5e-5)
+    share = min(max(value / 100, _STEP), 1 - _STEP)
     return 100 * share * (1 - share)
 
 # %% ../nbs/08a_verdicts.ipynb #59c31427
@@ -74,7 +75,8 @@ def pooled_spread(column: str,  # a key of `_MARGINS`
 # %% ../nbs/08a_verdicts.ipynb #12f086e9
 def _half_width(column: str, mean: float, seeds: int, spread: _Spread, columns: int) -> float:
     "Equation (1), in points or in units of the Lipschitz constant."
-    return student(1 - .05 / columns, spread.degrees) * spread.value * math.sqrt(1 + 1 / seeds) * _slope(column, mean)
+    width = student(1 - .05 / columns, spread.degrees) * spread.value * math.sqrt(1 + 1 / seeds) * _slope(column, mean)
+    return width if column == "test_lipschitz" else max(width, 100 * _STEP)
 
 
 def _word(distance: float, half: float, margin: float) -> tuple[str, str]:
