@@ -113,6 +113,9 @@ class Difference:
         "Whether the interval leaves out zero; never where the differences do not spread, since such an interval has no width and says nothing."
         return not math.isnan(self.p) and (self.low > 0 or self.high < 0)
 
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f} " + (f"(the same in all {self.n} pairs)" if math.isnan(self.p) else f"[{self.low:+.2f}, {self.high:+.2f}]")
+
     def as_dict(self, *,
                 pairs: str = "seeds",  # what the pairs are, as the record shall call their number
                 ) -> dict:
