@@ -51,7 +51,7 @@ def _choose(hits: Mapping[_Schedule, np.ndarray]) -> tuple[_Schedule, dict[_Sche
     "The schedule that the rule takes, and what each of the others changes, in points; `hits` are (seeds, images), bool."
     now = hits[_PRESENT]
     change = {s: paired_difference(100 * now.mean(0), 100 * h.mean(0)) for s, h in hits.items() if s != _PRESENT}
-    better = [s for s, d in change.items() if d.low > 0 and (hits[s].mean(1) > now.mean(1)).all()]
+    better = [s for s, d in change.items() if d.clear and d.mean > 0 and (hits[s].mean(1) > now.mean(1)).all()]
     return max(better, key=lambda s: hits[s].mean(), default=_PRESENT), change
 
 # %% ../nbs/08e_schedule.ipynb #b082c0aa
