@@ -24,14 +24,14 @@ _WIDTHS, _SEEDS, _STEPS, _LARGEST = (1., .5, 2.), (0, 1, 2), {"digits": 470}, {"
 
 
 def _cost_trials(dataset: str,  # "digits", "mnist" or "cifar10"
-                 ) -> list[Trial]:  # width 1 first, then the others, then the largest size
+                 ) -> list[Trial]:  # width 1 first, then the others; at each the largest radius first, and the largest size after the others
     "The trials of the experiment, in the order in which they are wanted."
     if dataset not in _SIZES: raise unknown_name("dataset", dataset, list(_SIZES))
-    radii, steps = _RADII[dataset], _STEPS.get(dataset, Trial.steps)
-    def some(width, sizes): return [Trial(dataset, *method, width=width, steps=steps, seed=seed) for seed, n in product(_SEEDS, sizes)
-                                    for method in (("natural", n, radii[0]), *(("at", n, eps) for eps in radii))]
-    largest = some(1., (_LARGEST[dataset],)) if dataset in _LARGEST else []
-    return [*(trial for width in _WIDTHS for trial in some(width, _SIZES[dataset])), *largest]
+    radii, steps, sizes = _RADII[dataset], _STEPS.get(dataset, Trial.steps), _SIZES[dataset]
+    def some(width, sizes, eps): return [Trial(dataset, *method, width=width, steps=steps, seed=seed) for n, seed in product(sizes, _SEEDS)
+                                         for method in ((("natural", n, radii[0]),) if eps == radii[-1] else ()) + (("at", n, eps),)]
+    return [trial for width in _WIDTHS for eps in reversed(radii)
+            for trial in some(width, (*sizes, _LARGEST[dataset]) if width == 1 and dataset in _LARGEST else sizes, eps)]
 
 # %% ../nbs/08c_cost.ipynb #794ce770
 @dataclass(frozen=True)
@@ -122,8 +122,9 @@ def _trend(slope: Difference | None, p: float) -> str:
 def _found(trials: Mapping[Trial, dict],  # finished trials of one data set and their metrics
            ) -> dict:  # "radii": for each its answers, as plain JSON ("curve": by size, at width 1); None: not known, or not run
     "What the rules say of the cost at each radius."
-    costs, full = _costs(trials), _LARGEST.get(next((t.dataset for t in trials), ""))
-    slopes = {eps: _cost_slope(trials, eps) for eps in sorted({c.eps for c in costs})}
+    costs, dataset = _costs(trials), next((t.dataset for t in trials), "")
+    full, planned = _LARGEST.get(dataset), _RADII.get(dataset, ())
+    slopes = {eps: _cost_slope(trials, eps) for eps in sorted({*planned, *(c.eps for c in costs)})}
     found = []
     for (eps, slope), p in zip(slopes.items(), holm([math.nan if s is None else s.p for s in slopes.values()])):
         last = _last(costs, eps)

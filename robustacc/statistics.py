@@ -8,8 +8,9 @@ __all__ = ['wilson', 'upper_bound', 'half_width', 'difference_half_width', 'exam
 
 # %% ../nbs/000c_statistics.ipynb #a162ed55
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -111,10 +112,10 @@ class Difference:
     @property
     def clear(self) -> bool:
         "Whether the interval leaves out zero; never where the differences do not spread, since such an interval has no width and says nothing."
-        return not math.isnan(self.p) and (self.low > 0 or self.high < 0)
+        return self.low < self.high and (self.low > 0 or self.high < 0)
 
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} " + (f"(the same in all {self.n} pairs)" if math.isnan(self.p) else f"[{self.low:+.2f}, {self.high:+.2f}]")
+        return f"{self.mean:+.2f} " + (f"[{self.low:+.2f}, {self.high:+.2f}]" if self.low < self.high else f"(the same in all {self.n} pairs)")
 
     def as_dict(self, *,
                 pairs: str = "seeds",  # what the pairs are, as the record shall call their number
@@ -122,7 +123,15 @@ class Difference:
         "Mean, interval and number of pairs, for a record."
         return {"mean": self.mean, "low": self.low, "high": self.high, pairs: self.n}
 
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any],  # of `as_dict`; other keys are ignored
+                  *,
+                  pairs: str = "seeds",  # as in `as_dict`
+                  ) -> Self:
+        "The difference that `as_dict` put into a record, without its p value; `KeyError` if it is not there."
+        return cls(record["mean"], record["low"], record["high"], record[pairs])
 
+# %% ../nbs/000c_statistics.ipynb #28de3665
 def paired_difference(first: Sequence[float],  # one value per seed
                       second: Sequence[float],  # of the same seeds, in the same order
                       *,
