@@ -378,22 +378,30 @@ def test_the_pages_of_the_experiments_say_what_their_rules_say(built, tmp_path):
     for seed, n, (method, eps) in product((0, 1, 2), (180, 360, 720, 1437), (("natural", .05), ("at", .1), ("at", .2))):
         lost = {("at", .1): 4 - .01 * seed * (n > 360), ("at", .2): 8 * 180 / n * (1 + .01 * seed)}.get((method, eps), 0)      # at .1 it stays, at .2 it halves with each doubling
         costs[Trial("digits", method, n, eps, steps=470, seed=seed)] = {"test": {"acc": 97. + seed - lost, "adv_acc": 80.}}
+    full = {}
+    for seed, n in product((0, 1, 2), (500, 1500, 5000, 15_000, 60_000)):                                                         # errors that are power laws, and at 60,000 half a point more
+        wrong = {"natural": 50 * n ** -.3, "at": 200 * n ** -.35 + .001 * seed + .5 * (n == 60_000)}
+        full |= {Trial("mnist", method, n, {"natural": .1, "at": .3}[method], seed=seed): {"test": {"acc": 100 - wrong[method], "adv_acc": 80.}} for method in wrong}
     noisy = {}
     for seed, q, kept, method in product((0, 1, 2), (0., .1, .2, .4, .8, 1.), ("all", "clean"), ("natural", "at", "trades")):
         if kept == "clean" and not 0 < q < 1: continue
         harm = {"natural": 10, "at": 30, "trades": 20}[method] * q * (1 + .01 * seed) if kept == "all" else 0
         noisy[Trial("digits", method, 1437, .1, noise=q, kept=kept, steps=470, seed=seed)] = {
             "test": {"acc": 90. + seed - harm, "adv_acc": 60.}, "train": {"acc": 100., "adv_acc": {"at": 30. + seed, "trades": 96., "natural": 0.}[method]}}
-    records = [{**RECORD, "kind": kind, "file": f"{kind}/digits.json", "settings": {"dataset": "digits", "planned": 144, "finished": len(trials)}, "metrics": {"found": judge(trials)}}
-               for kind, trials, judge in (("cost", costs, cost._found), ("label_noise", noisy, label_noise._found))]
+    records = [{**RECORD, "kind": kind, "file": f"{kind}/{dataset}.json", "settings": {"dataset": dataset, "planned": 144, "finished": len(trials)}, "metrics": {"found": judge(trials)}}
+               for kind, dataset, trials, judge in (("cost", "digits", costs, cost._found), ("cost", "mnist", full, cost._found), ("label_noise", "digits", noisy, label_noise._found))]
     shutil.copy(built / "_proc" / "index.ipynb", tmp_path)
     findings.write_findings(tmp_path, ROOT / "nbs", records, {})
     def told(name): return html.unescape("\n".join(cell["source"] for cell in pages.read_notebook(tmp_path / f"{name}.ipynb")["cells"]))
     said = told("findings/cost")
-    assert "below .3 points for 0 of 2 radii, above 0 for 2" in said and "[qualified]" in said and "36 of 144 trials" in said
+    assert "below .3 points for 0 of 3 radii, above 0 for 3" in said and "[qualified]" in said and "36 of 144 trials" in said
     lines = {line.split(" | ")[1]: line.split(" | ") for line in said.splitlines() if line.startswith("| digits")}
     assert lines["0.1"][4] == "is not shown to change" and lines["0.2"][4] == "shrinks"
     assert lines["0.1"][6].startswith("3.99 [") and lines["0.1"][7] == "left" and lines["0.2"][2].startswith("8.08 [") and lines["0.2"][3].startswith("-2.3")
+    assert lines["0.1"][2] == "4.00 (the same in all 3 pairs)"
+    predicted = 200 * 60_000 ** -.35 - 50 * 60_000 ** -.3
+    assert f"the smaller sets of MNIST predicted a cost of {predicted:.2f} points at the full training set, where {predicted + .5:.2f} [" in said
+    assert said.count("smaller sets of") == 1                                         # and nothing of that on digits, where no larger set is
     said, labels = told("findings/label-noise"), label_noise._found(noisy)["labels"]
     lost = max(100 * one["must_lose"] / one["n"] for one in labels if one["share"] == 1)
     assert lost > 0 and f"| {lost:.2f}% | 30.0%, 31.0%, 32.0% | 96.0%, 96.0%, 96.0% | 0.0%, 0.0%, 0.0% |" in said
