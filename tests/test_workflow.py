@@ -21,7 +21,7 @@ from test_own import OWN
 def dry_run(command, root):
     "What the workflow would do with a configuration: exit status and all that it says."
     def run(**config):
-        options = ["--snakefile", "workflow/Snakefile", "--workflow-profile", "workflow/profiles/default", "--cores", "2", "--dry-run", "--config"]
+        options = ["--snakefile", "workflow/Snakefile", "--workflow-profile", "workflow/profiles/default", "--cores", "2", "--dry-run", "--printshellcmds", "--config"]
         return command("snakemake.cli:main", [*options, *(f"{k}={v}" for k, v in config.items())], cwd=root)
     return run
 
@@ -52,6 +52,13 @@ def test_the_proof_of_concept_is_a_page_without_rows(dry_run, tmp_path, profile,
     code, said = dry_run(profile=profile, study="proof", runs=tmp_path / "runs")
     assert code == 0, said[-2000:]
     assert {rule: n for rule, n in jobs(said).items() if rule in ("train", "study", "proof")} == {"train": rows, "proof": pages}
+
+
+@pytest.mark.parametrize("seeds,given", [("", "-p train True  <"), ("1 2 0", "-p train True -p seed 0 -p seeds 3 <"), ("4", "-p train True -p seed 4 -p seeds 1 <"), ("0 2", None)])
+def test_the_proof_of_concept_has_the_seeds_that_were_asked_for(dry_run, tmp_path, seeds, given):
+    code, said = dry_run(profile="smoke", study="proof", seeds=seeds, runs=tmp_path / "runs")
+    if given is None: assert code != 0 and "seeds '0 2': the proof of concept takes consecutive seeds" in said, said[-2000:]
+    else: assert code == 0 and given in said, said[-2000:]
 
 
 @pytest.mark.parametrize("profile,rows,pages", [("smoke", 14, 2), ("quick", 30, 4)])
