@@ -95,13 +95,13 @@ def _values(found: Mapping[_Arm, dict], arm: _Arm, column: str) -> dict[int, flo
 
 def effects(found: Mapping[_Arm, dict[int, dict]],  # of `_arms`
             ) -> list[_Effect]:
-    "Every arm against its counterpart on their common seeds, column by column."
+    "Every arm against its counterpart on their common seeds and the same images, column by column."
     made = []
     for arm in found:
         pair = _counterpart(arm, found)
         for column in _COLUMNS if pair else ():
             after, before = _values(found, arm, column), _values(found, pair[1], column)
-            seeds = sorted(before.keys() & after.keys())
+            seeds = sorted(k for k in before.keys() & after.keys() if Paired.alike([found[arm][k], found[pair[1]][k]], _COLUMNS[column]))
             if seeds: made.append(_Effect(column, tuple(before[k] for k in seeds), tuple(after[k] for k in seeds), pair[0], arm))
     return made
 
@@ -116,7 +116,7 @@ def interactions(found: Mapping[_Arm, dict[int, dict]],  # of `_arms`
         if arm.arch in _ONE_MODE: zero[1] = zero[0]
         for column in _COLUMNS:
             four = [_values(found, a, column) for a in (*modes, *zero)]
-            seeds = sorted(set.intersection(*(set(v) for v in four)))
+            seeds = sorted(k for k in set.intersection(*(set(v) for v in four)) if Paired.alike([found[a][k] for a in (*modes, *zero)], _COLUMNS[column]))
             if not seeds: continue
             still, moving = (tuple(four[m][k] - four[m + 2][k] for k in seeds) for m in (0, 1))
             made.append(_Effect(column, still, moving, "dropout by attack mode", arm))

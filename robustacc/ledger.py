@@ -61,7 +61,7 @@ _MEASURE_LEDGER = (
     _Discrepancy("Restricted ImageNet", "randomly labelled", "labels drawn independently and uniformly", "not a permutation: class sizes change, and the draw matters"))
 
 _TABLE_LEDGER = (
-    _Discrepancy("RST(lambda=5)", "a row of Tables 2 and 9 to 12", "the scripts run lambda .5, 1 and 2", "the row is lambda = .5, as Table 13 prints"),
+    _Discrepancy("RST(lambda=5)", "a row of Tables 2, 3 and 9 to 12", "the scripts run lambda .5, 1 and 2", "the row is lambda = .5, as Table 13 prints"),
     _Discrepancy("Table 1", "separation is 3 to 7 times the perturbation radius eps", "36 times eps on Restricted ImageNet", "the caption does not hold for that row"),
     _Discrepancy("Table 14", "gaps under MT", "equal to Table 4's gaps under PGD in all rows", "not to be compared with MT gaps"),
     _Discrepancy("Table 11", "SVHN AT has test accuracy 92.45", "91.68 in Tables 4 and 14", "one of them is not the row that it says; which, cannot be told from the paper"),
@@ -93,7 +93,7 @@ def _second_opinion(path: str | Path,  # a training record with its weights besi
     row = read_record(path)
     settings = {**row["settings"], "examples": examples}
     to = path.parent / "ledger" / run_name(settings, "ledger").path.name
-    if record := finished(to, settings): return record
+    if (record := finished(to, settings)) and record.get("weights", row.get("weights")) == row.get("weights"): return record
     model, started = load_trained(path).to(device), time.perf_counter()
     data = load(row["settings"]["dataset"])
     test, threat = data.test.take(data.test.stratified(min(examples, len(data.test)))), Threat(row["settings"]["eps"])
@@ -101,7 +101,7 @@ def _second_opinion(path: str | Path,  # a training record with its weights besi
     metrics = {"mt": {v: 100 * float(robust(model, test.images, test.labels, MultiTargeted(variant=v), threat, **how).mean()) for v in ("paper", "released")},
                "lipschitz": {v: float(local_lipschitz(model, test.images, eps=threat.eps, search=LocalLipschitz(variant=v), **how).mean())
                              for v in ("paper", "released")}}
-    return write_record(to, {"kind": "ledger", "settings": settings, "metrics": metrics, "data": {**row["data"], "examples": len(test), "choice": "stratified, seed 0"},
+    return write_record(to, {"kind": "ledger", "settings": settings, "metrics": metrics, "data": {**row["data"], "examples": len(test), "choice": "stratified, seed 0"}, "weights": row.get("weights"),
                              "environment": environment(device), "source": source(notebook), "seconds": time.perf_counter() - started})
 
 # %% ../nbs/04a_ledger.ipynb #debd0aa5
@@ -145,6 +145,14 @@ class Paired:
         "After minus before; None with fewer than 2 common seeds."
         return paired_difference(self.before, self.after) if len(self.before) > 1 else None
 
+    @staticmethod
+    def alike(records: Sequence[dict],  # of training runs of one profile and data set
+              path: Sequence[str],  # as in `metric`
+              ) -> bool:
+        "Whether the records measured a metric on the same images: all of them, the first, or the same choice."
+        parts = ("adv_train_acc", "adv_test_acc") if path[0] == "adv_gap" else path[:1]
+        return all(len({str(((r.get("data") or {}).get("subsets") or {}).get("/".join((part, *path[1:])))) for r in records}) == 1 for part in parts)
+
 
 @dataclass(frozen=True)
 class _Comparison(Paired):
@@ -155,11 +163,12 @@ class _Comparison(Paired):
 
 def compare(groups: dict,  # of `_variant_rows`
             ) -> list[_Comparison]:
-    "Every method that has both variants, on their common seeds, column by column."
+    "Every method that has both variants, on their common seeds and the same images, column by column."
     found = []
     for (arch, label), variants in groups.items():
-        seeds = sorted(set(variants.get("paper", {})) & set(variants.get("released", {})))
+        both = sorted(set(variants.get("paper", {})) & set(variants.get("released", {})))
         for column, path in _COLUMNS.items():
+            seeds = [seed for seed in both if Paired.alike([variants[v][seed] for v in ("paper", "released")], path)]
             paper, released = (tuple(metric(variants[v][seed], path) for seed in seeds) for v in ("paper", "released")) if seeds else ((), ())
             if seeds and not any(map(math.isnan, (*paper, *released))): found.append(_Comparison(column, paper, released, arch, label))
     return found

@@ -23,7 +23,7 @@ class _Point:
     value: float  # percent of images right, 0 to 100
     images: str  # "training" or "test"
     n: int  # images that it is measured on
-    sample: str  # SHA-256 of the images that the record knows; empty where published elsewhere
+    sample: str  # SHA-256 of the set that the record knows, and after a comma which part of it, if not all; empty where published elsewhere
     where: str  # records below the results folder, separated by blanks, or an address
     profile: str = ""  # of a network
     seeds: int = 1  # that the value is the mean of
@@ -42,15 +42,17 @@ def _optimum(record: Mapping) -> Iterator[_Point]:
 def _nearest(record: Mapping) -> Iterator[_Point]:
     "What 1-nearest-neighbour certifies on test images in the maximum norm, with all training images and after pruning."
     data, metrics = record["data"], record["metrics"]
-    common = dict(what="nearest", images="test", sample=data["sha256"]["test"], where=record["file"])
+    common = dict(what="nearest", images="test", where=record["file"])
+    whole = data["sha256"]["test"]
     for name, shares in metrics["certified"].items():
         n = metrics["sharp_tests" if "sharp" in name else "tests"]
         who = f"1-NN, {name.split(',')[0].split(':')[0]}"
-        for eps, share in zip(metrics["radii"]["inf"], shares): yield _Point(who=who, how="certified" if eps else "clean", eps=eps, value=100 * share, n=n, **common)
+        for eps, share in zip(metrics["radii"]["inf"], shares): yield _Point(who=who, how="certified" if eps else "clean", eps=eps, value=100 * share, n=n,
+                                                                                     sample=whole if n == metrics["tests"] else f"{whole}, the first", **common)
     for row in metrics["pruned"]:
         if row["norm"] != "inf" or not row["dropped"]: continue
         who = f"1-NN, maximum norm, {row['dropped']:,} images pruned"
-        yield _Point(who=who, how="certified", eps=row["eps"], value=100 * row["pruned_certified"], n=metrics["tests"], **common)
+        yield _Point(who=who, how="certified", eps=row["eps"], value=100 * row["pruned_certified"], n=metrics["tests"], sample=whole, **common)
 
 # %% ../nbs/09aa_one_axis.ipynb #9aa0000f
 _PRECISIONS = ("float32", "bfloat16")
@@ -66,7 +68,7 @@ def _networks(records: Sequence[dict]) -> Iterator[_Point]:
         common = dict(what="network", who=f"{row['row']}, {row['network']}", where=row["records"], profile=row["profile"], seeds=row["seeds"])
         for column, n, how, radius in (("test_acc", "test_n", "clean", 0.), ("pgd", "pgd_n", "PGD-10", eps), ("mt", "mt_n", "MT", eps)):
             if row[column] is None: continue
-            yield _Point(how=how, eps=radius, value=row[column], images="test", n=row[n], sample=data["sha256"]["test"], sd=row[column + "_sd"], **common)
+            yield _Point(how=how, eps=radius, value=row[column], images="test", n=row[n], sample=data["sha256"]["test"] + (f", {row['mt_images']}" if column == "mt" and row["mt_images"] != "all" else ""), sd=row[column + "_sd"], **common)
         for attack, how in (("pgd", "PGD-10"), ("mt", "MT")):
             values = [run["metrics"]["adv_train_acc"].get(attack) for run in runs]
             if counts.get(f"adv_train_acc/{attack}") == data["train"] and None not in values:

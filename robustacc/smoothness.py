@@ -41,13 +41,13 @@ class _Row:
 def _groups(rows: Iterable[Mapping],  # as `all_rows` gives them
             attack: str,  # "pgd" or "mt"
             ) -> dict[tuple[str, str, str, str], list[_Row]]:  # (source, data set, network, profile) -> plain rows
-    "Rows that may be compared with each other."
-    found: dict[tuple[str, str, str, str], list[_Row]] = {}
+    "Rows that may be compared with each other; under MT the largest part that was attacked on the same images."
+    found: dict[tuple[str, str, str, str], dict[str | None, list[_Row]]] = {}
     for r in rows:
         if "," in r["row"] or None in (r["lipschitz"], r[attack]): continue
         key = r["source"], r["dataset"], r["network"], r["profile"]
-        found.setdefault(key, []).append(_Row(*key, r["row"], r["lipschitz"], r[attack]))
-    return found
+        found.setdefault(key, {}).setdefault(r["mt_images"] if attack == "mt" else None, []).append(_Row(*key, r["row"], r["lipschitz"], r[attack]))
+    return {key: max(some.values(), key=len) for key, some in found.items()}
 
 # %% ../nbs/09a_smoothness.ipynb #409f7b8d
 @dataclass(frozen=True)

@@ -1,8 +1,12 @@
 """The published weights: those of their records, small, and as accurate as the records say, to the image."""
 import hashlib
+import json
+import re
+import shutil
 
 import pytest
 
+from robustacc import ledger
 from robustacc.attacks import PGD, Threat
 from robustacc.data import load
 from robustacc.evaluation import correct, robust
@@ -37,3 +41,25 @@ def test_on_all_of_cifar10_they_have_the_recorded_accuracy(name):
     path = WEIGHTS[name].with_suffix(".json")
     found = correct(load_trained(path), test.images, test.labels).mean()
     assert abs(100 * found - read_record(path)["metrics"]["test_acc"]) <= .02             # two images of 10,000: another machine, other last bits
+
+
+def test_a_row_that_was_trained_again_is_measured_again_for_the_ledger(tmp_path):
+    source = checkout() / "results" / "smoke" / "digits" / "CNN2"
+    path = tmp_path / "natural-seed0.json"
+    for suffix in (".json", ".safetensors"): shutil.copy((source / path.name).with_suffix(suffix), path.with_suffix(suffix))
+    first = ledger._second_opinion(path, examples=8)
+    kept, = (tmp_path / "ledger").glob("*.json")
+    def write(**changes): kept.write_text(json.dumps({**first, "metrics": {**first["metrics"], "mt": {"paper": -1., "released": -1.}}, **changes}))
+    write()
+    assert ledger._second_opinion(path, examples=8)["metrics"]["mt"]["paper"] == -1                          # the same weights: taken as it is
+    write(weights={"sha256": "0" * 64})
+    assert ledger._second_opinion(path, examples=8) | {"seconds": 0, "source": 0} == first | {"seconds": 0, "source": 0}
+
+
+def test_the_first_table_of_the_readme_is_of_the_weights_that_lie_here():
+    table = re.findall(r"^    trained (plainly|on adversarial examples) +([\d. ]+)$", (checkout() / "README.md").read_text(), flags=re.M)
+    assert len(table) == 2
+    for (_, shares), name in zip(table, ("natural-seed0", "at-seed0")):
+        metrics = json.loads((checkout() / "results" / "smoke" / "digits" / "CNN2" / f"{name}.json").read_text())["metrics"]
+        clean, _, _, attacked, *_ = map(float, shares.split())                                             # at 0, .025, .05 and the radius of the digits, .1
+        assert clean == round(metrics["test_acc"] / 100, 3) and attacked == pytest.approx(metrics["adv_test_acc"]["pgd"] / 100, abs=.0031)

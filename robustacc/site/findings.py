@@ -25,12 +25,14 @@ from .pages import TITLES, fill, is_row, new_page, prose, rank, without_heading
 
 # %% ../../nbs/10c_site_findings.ipynb #229db63a
 def _best(rows: Sequence[dict], dataset: str) -> dict | None:
-    "Our row of a data set with the highest accuracy under the multi-targeted attack, in its most complete profile; with `of`, out of how many."
-    own = [r for r in rows if r["source"] == "ours" and r["dataset"] == dataset and r["mt"] is not None and "released" not in r["row"]]
-    first = [r for r in own if r["profile"] == min((r["profile"] for r in own), key=rank)]
-    wider = [r for r in own if r["profile"] != "smoke" and len({q["row"] for q in own if q["profile"] == r["profile"]}) > 1]
-    first = first if len(first) > 2 or not wider else [r for r in wider if r["profile"] == min((q["profile"] for q in wider), key=rank)]
-    return max(first, key=lambda r: r["mt"]) | {"of": len(first)} if first else None
+    "Of the robust rows of a data set in its most complete profile, on the images that most were attacked on, the one with the highest accuracy under the multi-targeted attack; with `of`, out of how many."
+    own = [r for r in rows if r["source"] == "ours" and r["dataset"] == dataset and r["mt"] is not None and not r["row"].startswith("Natural") and "released" not in r["row"]]
+    if not own: return None
+    profile, groups = min((r["profile"] for r in own), key=rank), {}
+    for r in own:
+        if r["profile"] == profile: groups.setdefault((r["mt_n"], r["mt_images"]), []).append(r)
+    alike = max(groups.values(), key=len)
+    return max(alike, key=lambda r: r["mt"]) | {"of": len(alike)}
 
 # %% ../../nbs/10c_site_findings.ipynb #c0444dcc
 def _coverage(pairs: Sequence[tuple[dict, list[dict]]]) -> list[dict]:
@@ -45,7 +47,7 @@ def _facts(records: Sequence[dict], rows: Sequence[dict]) -> dict:
     one = {kind: {d: found[0] for d, found in some.items()} for kind, some in by_kind.items()}
     printed = {number: table(number) for number in range(1, 15)}
     pairs = {number: table_rows(number, rows) for number, some in printed.items() if "adv_test_acc" in some[0]}
-    best, alike = {d: _best(rows, d) for d in {r["dataset"] for r in rows}}, ("source", "dataset", "network", "profile", "precision")
+    best, alike = {d: _best(rows, d) for d in {r["dataset"] for r in rows}}, ("source", "dataset", "network", "profile", "precision", "mt_n", "mt_images")
     natural = {d: next((r for r in rows if b and r["mt"] is not None and r["row"] in ("Natural", f"Natural, {b['precision']}") and all(r[k] == b[k] for k in alike)), None) for d, b in best.items()}
     judged = [dict(zip(("source", "dataset", "network", "profile"), key)) | {"found": o} for key, o in orderings(rows).items() if o.verdict != "too few rows"]
     return {"rows": rows, "best": best, "natural": natural, "smoothness": judged, "one": one, "many": by_kind, "ours": [r for r in rows if r["source"] == "ours"], "names": TITLES,
