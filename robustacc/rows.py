@@ -43,7 +43,7 @@ def _mt_images(run: Mapping) -> str | None:
     "Which test images the multi-targeted attack took: all, the first, or a choice that the record names; None where it was not run."
     n, chosen = (_at(run, ("metrics", "counts", name)) for name in ("test_acc", "adv_test_acc/mt")), _at(run, ("data", "subsets", "adv_test_acc/mt", "choice"))
     whole, some = n
-    return None if some is None else "all" if some == whole else chosen or "the first"
+    return None if some is None else "all" if some == whole else str(chosen or "the first")
 
 
 def _either(values: Sequence[object]) -> str:
