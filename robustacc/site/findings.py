@@ -29,10 +29,8 @@ def _best(rows: Sequence[dict], dataset: str) -> dict | None:
     own = [r for r in rows if r["source"] == "ours" and r["dataset"] == dataset and r["mt"] is not None and not r["row"].startswith("Natural") and "released" not in r["row"]]
     if not own: return None
     profile, groups = min((r["profile"] for r in own), key=rank), {}
-    for r in own:
-        if r["profile"] == profile: groups.setdefault((r["mt_n"], r["mt_images"]), []).append(r)
-    alike = max(groups.values(), key=len)
-    return max(alike, key=lambda r: r["mt"]) | {"of": len(alike)}
+    for r in (r for r in own if r["profile"] == profile): groups.setdefault((r["mt_n"], r["mt_images"]), []).append(r)
+    return max(alike := max(groups.values(), key=len), key=lambda r: r["mt"]) | {"of": len(alike)}
 
 # %% ../../nbs/10c_site_findings.ipynb #c0444dcc
 def _coverage(pairs: Sequence[tuple[dict, list[dict]]]) -> list[dict]:
