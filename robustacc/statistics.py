@@ -115,7 +115,8 @@ class Difference:
         return self.low < self.high and (self.low > 0 or self.high < 0)
 
     def __str__(self) -> str:
-        return f"{self.mean:+.2f} " + (f"[{self.low:+.2f}, {self.high:+.2f}]" if self.low < self.high else f"(the same in all {self.n} pairs)")
+        def said(end): return f"{end:+.2f}" if round(end, 2) or not end else f"{end:+.1g}"  # an end near zero keeps its side
+        return f"{self.mean:+.2f} " + (f"[{said(self.low)}, {said(self.high)}]" if self.low < self.high else f"(the same in all {self.n} pairs)")
 
     def as_dict(self, *,
                 pairs: str = "seeds",  # what the pairs are, as the record shall call their number
