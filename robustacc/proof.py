@@ -25,6 +25,7 @@ from .arguments import check_kind
 from .checks import check_choice, check_values, to_float, warn_of_tiny
 from .commands import Command, add_settings, given_settings, option
 from .data import DATASETS, Data, Split, load
+from .measuring import subsets
 from .methods import make_method
 from .networks import build
 from .paper import DATASET_NAMES, table
@@ -236,8 +237,8 @@ def _prove(p: Proof,  # a checked run whose lock is held
     outcomes = _measure(model, data, p, truth=truth, checkpoint=p.kept["last"], progress=progress)
     metrics = _summarise(outcomes, pairs, _halfway(model, both, pairs, device=p.device))
     seconds = {"conflicts": searched - started, "fit": spent, "evaluate": time.perf_counter() - trained}
-    some = {key: {"n": len(outcomes[key]), "choice": "stratified, seed 0"} for part in ("train", "test") if len(outcomes[key := f"adv_{part}_acc/mt"]) < len(outcomes[f"{part}_acc"])}
-    about = {**given.summary(), "subsets": some, "eps": eps, "union": {"examples": len(both), "sha256": both.sha256()}}
+    attacked = {key: some for key, some in subsets(given, p.recipe).items() if key.endswith("/mt")}
+    about = {**given.summary(), "subsets": attacked, "eps": eps, "union": {"examples": len(both), "sha256": both.sha256()}}
     save_outcomes(outcomes, p.path.with_suffix(".npz"))
     weights = {"sha256": save_weights(model, p.path.with_suffix(".safetensors"))}
     return write_record(p.path, {"kind": "proof", "settings": p.settings, "history": history, "metrics": metrics, "data": about, "weights": weights,
