@@ -254,7 +254,7 @@ def as_markdown(report: dict) -> str:
                   for peer, row in sorted(data["rows"].items(), key=lambda item: item[1]["ns_per_pair"])]
         for key, what in (("n", "images"), ("d", "pixels (10,000 images)")):
             sizes, seconds = data["scaling"][key].keys(), data["scaling"][key].values()
-            lines += ["", f"| {what} | " + " | ".join(f"{size:,}" for size in sizes) + " |", "|---" * (1 + len(sizes)) + "|",
+            lines += ["", f"| {what} | " + " | ".join(f"{int(size):,}" for size in sizes) + " |", "|---" * (1 + len(sizes)) + "|",
                       "| CPU s | " + " | ".join(f"{s:.2f}" for s in seconds) + " |"]
         lines += ["", "All pairs within a radius; half of all pairs are looked at, and so projected for the peers. faiss has no range search for l-infinity.", "",
                   "| radius, levels | method | pairs | measured on | full size, CPU s | of `nearest_other` |", "|---:|---|---:|---|---:|---:|"]

@@ -211,12 +211,19 @@ def clock(device: str) -> float:
 
 
 # %% Measuring
+def machine_of(device: str) -> str:
+    "The name of the device. An Intel processor also says whether it has AMX: one name stands for both kinds, and bfloat16 is fast on one of them only."
+    name = environment(device)["device" if device != "cpu" else "processor"]
+    has = torch.cpu.get_capabilities().get("amx_bf16", False) if hasattr(torch.cpu, "get_capabilities") else torch.cpu._is_amx_tile_supported()
+    return name + (" with AMX" if has else " without AMX") if device == "cpu" and "Intel" in name else name
+
+
 def setting(options, network: str, method: str) -> dict:
     "What changes an answer, apart from the way of training."
     wide = not network.startswith("CNN")
     return {"network": network, "method": method, "size": options.wide_size if wide else options.size, "batches": 1 if wide else options.batches,
             "threads": options.threads, "device": options.device, "workers": options.workers, "seed": SEED,
-            "machine": environment(options.device)["device" if options.device != "cpu" else "processor"], "torch": torch.__version__}
+            "machine": machine_of(options.device), "torch": torch.__version__}
 
 
 def data_of(network: str, size: int, n_batches: int) -> Data:
@@ -420,8 +427,8 @@ def profile_lines(profiles: dict[str, dict]) -> list[str]:
 def as_markdown(report: dict) -> str:
     lines = ["# Adversarial training beside the plain loop", "", f"`benchmarks/training.py` makes this file; torchattacks: {report['torchattacks']}. "
              "Each line of robustacc is a switch; `robustacc` itself is float32 with channels last, `channels first` leaves the layout out. A run (`robustacc.train.run`) keeps "
-             "freed memory on a CPU and replays its steps as a CUDA graph on a GPU, and where the machine multiplies bfloat16 faster the attack inside runs in it: that is "
-             "the default in the second table. "
+             "freed memory on a CPU and replays its steps as a CUDA graph on a GPU, in float32 unless its settings say otherwise: that is the default in the second table. "
+             "The medium profile has bfloat16 inside the attack on every machine; some processors are faster with it, others slower. "
              "Lines that keep memory run in a process of their own, a new one each turn, and the plain loop beside them does too.", ""]
     for (machine, threads, device, version), rows in by_setting(report["rows"]).items():
         where = f"{threads} thread{'s' * (threads > 1)}" if device == "cpu" else "wall seconds"
