@@ -12,7 +12,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -242,7 +241,7 @@ def first_call() -> dict:
 def as_markdown(report: dict) -> str:
     machine = report["environment"]
     lines = ["# Separation beside its peers", "",
-             f"{machine['processor']}, {report['cpus']} CPUs, Python {machine['python']}, {platform.system()}. "
+             f"{machine['processor']}, {report['cpus']} CPUs, Python {machine['python']}, {machine['system']}. "
              f"CPU seconds, all in one run; `benchmarks/separation.py` makes this file. The machine was shared while it ran (load {report['load']:.0f} at the beginning), "
              "so seconds are inflated, those of memory-bound methods most; the ratios are what to look at.", ""]
     for name, data in report["datasets"].items():
