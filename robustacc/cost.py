@@ -71,9 +71,9 @@ def _cost_slope(trials: Mapping[Trial, dict],  # as in `_costs`
                 *,
                 width: float = 1.,  # of the network
                 largest: int = 15_000,  # sizes above it are left out
-                ) -> Difference | None:  # points per doubling; None with fewer than two seeds that have all sizes
+                ) -> Difference | None:  # points per doubling; None with fewer than two seeds that have all sizes of the design
     "How the cost changes when the training set is doubled."
-    sizes = sorted({t.n for t in trials if (t.width, t.eps, t.method) == (width, eps, "at") and t.n <= largest})
+    sizes = sorted(n for dataset in {t.dataset for t in trials} for n in _SIZES[dataset] if n <= largest)
     by_size = {n: _paired(trials, n, width, eps) for n in sizes}
     seeds = sorted(set.intersection(*(set(pairs) for pairs in by_size.values()))) if len(sizes) > 1 else []
     if len(seeds) < 2: return None

@@ -137,12 +137,6 @@ def against_paper(records: Iterable[dict],  # of training runs on one data set
         rows.append(found)
     return rows
 
-
-def _apart(row: dict,  # of `against_paper`
-           ) -> list[str]:  # some of ACCURACIES
-    "The accuracies of a row that differ from the printed ones by more than the half-width of the difference."
-    return [c for c in _ACCURACIES if c in row and abs(row[c]["difference"]) > row[c]["half_width"]]
-
 # %% ../nbs/09_results.ipynb #706140af
 def _our_row(runs: list[dict], attack: str) -> dict:
     "The runs of one row as means over their seeds."

@@ -138,12 +138,12 @@ def _printed_rows() -> list[dict]:
         for number in (*ROW_TABLES[attack], DROPOUT_TABLES[attack]):
             for row in table(number):
                 label = _label(row)
-                mine = found.setdefault((row["dataset"], row["arch"], label), dict.fromkeys(ROW_COLUMNS) | {
+                mine = found.setdefault((row["dataset"], row["arch"], label, row.get("test_acc")), dict.fromkeys(ROW_COLUMNS) | {
                     "source": "paper", "dataset": row["dataset"], "network": row["arch"], "row": label, "profile": "paper", "records": "", "printed": "", "printed_row": label})
                 mine["printed"] = f"{mine['printed']} {number}".strip()
                 given = {attack: row.get("adv_test_acc"), "lipschitz": row.get("test_lipschitz"), **{c: row.get(c) for c in ("train_acc", "test_acc", "gap")}}
                 if attack == "pgd": given["adv_gap"] = row.get("adv_gap")
-                mine |= {c: v for c, v in given.items() if mine[c] is None and v is not None}  # where two tables differ, the first one counts
+                mine |= {c: v for c, v in given.items() if mine[c] is None and v is not None}  # where two tables differ in another column, the first one counts
     return list(found.values())
 
 
