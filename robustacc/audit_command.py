@@ -39,7 +39,7 @@ def _add_inputs(parser: ArgumentParser) -> None:
     parser.add_argument("--column", type=_role, action="append", default=[], metavar="ROLE=NAME", help="the column of image, label, group or part")
     parser.add_argument("--pattern", help="a regular expression whose first bracket is the group in a file's name")
     parser.add_argument("--size", type=whole, help="bring pictures to this shorter side and centre square")
-    parser.add_argument("--channels", type=whole, default=3, choices=(1, 3), help="of pictures (default: %(default)s)")
+    parser.add_argument("--channels", type=whole, choices=(1, 3), help="of pictures (default: 3)")
 
 # %% ../nbs/02g_audit_command.ipynb #79c50b7a
 def _options(parser: ArgumentParser) -> None:
@@ -73,7 +73,7 @@ def _check_options(options: Namespace) -> None:
     "`ValueError` for options that do not go together, or are out of range."
     if (options.data is None) == (options.dataset is None): raise ValueError("data: it must be a path, or --dataset the name of a data set, and not both")
     if options.data is not None and not options.data: raise ValueError("data '': it must be a path")
-    for name in ("test", "labels_file", "groups_file", "column", "pattern", "size"):
+    for name in ("test", "labels_file", "groups_file", "column", "pattern", "size", "channels"):
         if options.dataset and getattr(options, name): raise ValueError(f"--{name.replace('_', '-')}: it must be left out with --dataset")
     for name in ("test_labels_file", "test_groups_file"):
         if getattr(options, name) and not options.test: raise ValueError(f"--{name.replace('_', '-')}: it must come with --test")

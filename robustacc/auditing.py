@@ -69,7 +69,7 @@ def _verdict(report: Mapping) -> str:
                 f"of each other, so a classifier that is right on both cannot be robust at both. Look at them: wrong labels, "
                 f"near-copies, or an eps that is too large for these data?{notes}")
     return (f"Separated: the closest {noun}s of different labels are {least:.5f} apart, {report['ratio']:.1f} times eps = {eps:g} "
-            f"(2 would do). Nothing in this sample stands in the way of a classifier that is accurate on it and robust at this "
+            f"(more than 2 would do). Nothing in this sample stands in the way of a classifier that is accurate on it and robust at this "
             f"eps; whether one generalises is another question (see the margins).{notes}")
 
 # %% ../nbs/01a_auditing.ipynb #61b99f51
@@ -115,7 +115,7 @@ def audit(images: np.ndarray,  # (n, ...) uint8, bool or float: array, tensor, l
         found = nearest_other(images, labels, p=p, **options)
         close = pairs_within(images, labels, min(2 * eps, widest_radius(images, p)), p=p, **limits)
         pairs = closest_pairs(images, labels, k=k, p=p, neighbours=found, **limits)
-    return _report(given, labels, {"noun": noun, "eps": eps, "p": p, **statistics(found, eps)}, close, pairs, notes, files, classes)
+    return _report(given, labels, {"noun": noun, "eps": eps, "p": p, **statistics(found, eps, p=p if eps <= 1 else "2")}, close, pairs, notes, files, classes)
 
 # %% ../nbs/01a_auditing.ipynb #d8bdfc81
 def _report(images, labels, numbers: dict, close: Pairs, pairs: Pairs, notes: list, files, classes) -> dict:

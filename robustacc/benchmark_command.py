@@ -22,11 +22,11 @@ import torch
 
 from .arguments import check_count, check_path
 from .benchmarking import benchmark
-from .checks import check_model
+from .checks import check_choice, check_model
 from .commands import Command, fraction, whole
 from .data import load, own_data
 from .files import atomic_write, check_writable
-from .readers import read_set
+from .readers import LabelledSet, read_set
 from .records import load_trained
 from .registry import imported
 
@@ -104,12 +104,23 @@ def _read_model(text: str,  # a file, the record of a run, or module:name
     raise FileNotFoundError(f"{text}: {'a folder' if path.is_dir() else 'no such file'}; it must be a TorchScript file, an exported program, the record of a run, or module:name")
 
 # %% ../nbs/04i_benchmark_command.ipynb #c36ca17c
+def _one_part(read: LabelledSet, part: str | None) -> np.ndarray | slice:
+    "Which images of a set belong to a part, by default to its test part; all of them where a set has no parts."
+    parts = None if read.parts is None else sorted(set(read.parts.tolist()))
+    if parts is None and part is None: return slice(None)
+    if parts is None: raise ValueError(f"--part {part}: it must be left out, since the data have no parts")
+    if part is None and "test" not in parts: raise ValueError(f"the data have the parts {', '.join(parts)}: choose one with --part")
+    check_choice("part", part or "test", parts)
+    if part is None: print(f"note: of the parts {', '.join(parts)} the images of test are taken", file=sys.stderr)
+    return read.parts == (part or "test")
+
+
 def _data(options: Namespace) -> tuple[np.ndarray, np.ndarray, float]:
     "Images, labels and radius that the command line names."
     name, *labels = options.data
     known = not Path(name).exists() and name in own_data.allowed(name)
     if known:
-        if labels or options.size: raise ValueError(f"data {name!r} is a data set of a name: labels and --size must be left out")
+        if labels or any(value is not None for value in (options.size, options.channels, options.part)): raise ValueError(f"data {name!r} is a data set of a name: labels, --size, --channels and --part must be left out")
         found = load(name)
         images, classes, eps = found.test.images, found.test.labels, found.eps
     else:
@@ -119,7 +130,9 @@ def _data(options: Namespace) -> tuple[np.ndarray, np.ndarray, float]:
         whole = all(re.fullmatch(r"-?\d+", text) for text in read.classes)
         if read.images.ndim == 2 and read.images.dtype.kind == "f" and len(out := np.argwhere((read.images < 0) | (read.images > 1))):
             raise ValueError(f"{name}: row {out[0][0] + 1} has {read.images[tuple(out[0])]:g}: numbers of a table must lie in [0, 1], as the model of an attack takes them")
-        images, classes = read.images, np.array([int(text) for text in read.classes])[read.labels] if whole else read.labels
+        if not whole: print(f"note: labels by name: {', '.join(f'{i} {text}' for i, text in enumerate(read.classes[:10]))}{', ...' if len(read.classes) > 10 else ''}", file=sys.stderr)
+        chosen = _one_part(read, options.part)
+        images, classes = read.images[chosen], (np.array([int(text) for text in read.classes])[read.labels] if whole else read.labels)[chosen]
     n = len(images) if options.examples is None else check_count("examples", options.examples, 1, len(images))
     some, kinds = len(np.unique(classes[:n])), len(np.unique(classes))
     if some < kinds: print(f"note: the first {n} images are of {some} of {kinds} classes", file=sys.stderr)
@@ -132,7 +145,8 @@ def _options(parser: ArgumentParser) -> None:
     parser.add_argument("--data", nargs="+", required=True, metavar="DATA", help="images and labels: x.npy y.npy, an .npz, a folder of classes, a table, or the name of a data set")
     for name, text in (("size", "bring the pictures of a folder to this shorter side and centre square"), ("examples", "only the first so many")):
         parser.add_argument(f"--{name}", type=whole, metavar="N", help=text)
-    parser.add_argument("--channels", type=whole, default=3, choices=(1, 3), help="of pictures (default: %(default)s)")
+    parser.add_argument("--channels", type=whole, choices=(1, 3), help="of pictures (default: 3)")
+    parser.add_argument("--part", metavar="NAME", help="of data with parts, such as train and test, this one (default: test)")
     attack = parser.add_argument_group("the attack")
     attack.add_argument("--eps", type=fraction, metavar="RADIUS", help="in pixel units of [0, 1] (default: 8/255, or the data set's own)")
     attack.add_argument("--norm", default="Linf", help="Linf or L2 (default: %(default)s)")
@@ -158,6 +172,8 @@ def _check(options: Namespace) -> None:
         path = check_path(name, getattr(options, name)).absolute()
         if not getattr(options, name) or path.is_dir(): raise ValueError(f"{name} {getattr(options, name)!r}: it must be the name of a file")
         check_writable(path.parent)
+    if options.html and options.save and check_path("html", options.html).absolute() == check_path("save", options.save).absolute():
+        raise ValueError(f"--save and --html {options.html}: they must be different files")
 
 
 def _benchmark(options: Namespace) -> dict:
@@ -175,3 +191,6 @@ def _benchmark(options: Namespace) -> dict:
 main = Command(_benchmark, _options, "robustacc benchmark", "Accuracy, robust accuracy with intervals, gradient masking and smoothness of any model.",
                ("model.pt2 --data x.npy y.npy --eps 8/255", "model.pt --data pictures --size 64 --norm L2 --eps 1/2 --html model.html",
                 "my_module:model --data mnist --examples 1000 --save run.json --json"), (RuntimeError, ArithmeticError))
+
+
+if __name__ == "__main__" and "__file__" in globals(): main()

@@ -30,6 +30,7 @@ from .guard import find_modules, frozen, weight_types
 from .lipschitz import LocalLipschitz, local_lipschitz
 from .masking import MaskingReport, masking_report
 from .statistics import wilson
+from .random_search import Square
 from .strong_attacks import autoattack
 from ._user_code import described, weights_hash
 
@@ -113,6 +114,7 @@ def _remarks(result: Benchmark) -> list[str]:
     said = [f"{result.clean['n']} images, {s['classes']} classes, {'l-infinity' if s['norm'] == 'inf' else 'l2'} ball of radius {s['eps']:.4g}."]
     if masking is not None: said += [f"Gradient masking: {w[0].upper() + w[1:]} ({name})." for name, w in masking.warnings.items()] or ["Gradient masking: no trace found."]
     if each is not None: said.append(f"Local Lipschitz constant, logits (l1) per pixel unit: mean {each.mean():.3g}, largest {each.max():.3g}.")
+    if {"apgd-t", "fab-t"} <= s["attacks"].keys() and "square" not in s["attacks"]: said.append("The black-box attack Square is left out, since it needs images (n, c, h, w).")
     if s["classes"] < 4 and "apgd-t" in s["attacks"]: said.append(f"With {s['classes']} classes the targeted DLR loss is the margin.")
     return [*said, f"{sum(result.seconds.values()):.1f} s, CPU {sum(result.cpu_seconds.values()):.1f} s."]
 
@@ -250,6 +252,13 @@ def _run(new: _State, given: tuple, named: Mapping[str, Callable], threat: Threa
     return state.result()
 
 # %% ../nbs/04h_benchmarking.ipynb #b2b67836
+def _for_shape(named: dict[str, Callable], shape: tuple[int, ...], *, chosen: bool) -> dict[str, Callable]:
+    "The attacks that inputs of this shape allow: Square needs pictures. It is left out of AutoAttack, and refused where the user chose it."
+    pictured = [name for name, attack in named.items() if isinstance(attack, Square)] if len(shape) != 4 else []
+    if pictured and chosen: raise ValueError(f"attack {pictured[0]!r} with images of shape {shape}: Square needs (n, c, h, w)")
+    return {name: attack for name, attack in named.items() if name not in pictured}
+
+
 def benchmark(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C); what normalises the images is part of it
               images: ArrayLike,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
               labels: ArrayLike,  # (n,) integers in 0..C-1
@@ -278,6 +287,7 @@ def benchmark(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C)
     if parts := {"masking", "lipschitz"} & named.keys(): raise ValueError(f"attack name {parts.pop()!r}: it must be another, since a part of the benchmark has it")
     if lipschitz and (low := weight_types(model) & {torch.float16, torch.bfloat16}): raise ValueError(f"weights of {low.pop()}: the Lipschitz constants need float32 or float64: call model.float(), or say lipschitz=False")
     images, labels = check_inputs(model, images, labels, device=device, stochastic=stochastic)
+    named = _for_shape(named, images.shape, chosen=not isinstance(attacks, str))
     logits, options = _first_logits(model, images, labels, device), dict(seed=seed, batch_size=batch_size, device=device, stochastic=True)
     settings = {"eps": threat.eps, "norm": threat.norm, "attacks": {name: described(attack) for name, attack in named.items()}, "seed": seed, "stochastic": stochastic,
                 "masking": masking, "lipschitz": lipschitz, "classes": logits.shape[1], "data": Split(images, labels).sha256(), "weights": weights_hash(model)}

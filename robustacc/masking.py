@@ -222,7 +222,7 @@ def masking_report(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (
                    threat: Threat,  # the threat of interest
                    *,
                    attack: Callable = PGD(),  # the attack whose outcome is to be believed
-                   black_box: Callable | None = None,  # an attack that uses no gradient; None: Square with 500 queries, or none for l2
+                   black_box: Callable | None = None,  # an attack that uses no gradient; None: Square with 500 queries, or none for l2 and for inputs that are no pictures
                    loss: Callable = cross_entropy,  # (logits, labels) -> (n,), whose gradient is examined
                    radii: Sequence[float] | None = None,  # rising; None: four, from the threat's to one where nobody can be robust
                    limits: Mapping[str, float] | None = None,  # changes limits of `_CHECKS` by name
@@ -249,7 +249,7 @@ def masking_report(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (
         x, y, _ = next(pixel_batches(images, labels, right[:batch_size], batch_size=batch_size, device=device))
         found = [*_state_findings(model, limits), *_output_findings(model, x, limits),
                  *_gradient_findings(model, x, y, threat, limits, loss=loss, seed=seed)]
-        if black_box is None and threat.norm == "inf": black_box = Square(queries=500)
+        if black_box is None and threat.norm == "inf" and x.dim() == 4: black_box = Square(queries=500)
         withstood = {name: [robust(model, images, labels, a, Threat(r, threat.norm), seed=seed, progress=progress, **options) for r in radii]
                      for name, a in (("white", attack), ("black", black_box)) if a is not None}
     white, black = (tuple(float(mask.mean()) for mask in withstood.get(name, ())) for name in ("white", "black"))

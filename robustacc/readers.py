@@ -83,11 +83,17 @@ def _check_set(data: "LabelledSet") -> None:
     for name, value in found.items(): object.__setattr__(data, name, value)
 
 # %% ../nbs/02c_readers.ipynb #f6d00039
-def _coded(values, where: str, what: str = "image {0}") -> tuple[np.ndarray, tuple[str, ...]]:
-    "Labels as positions in their sorted values, and the values as words."
+def _one_each(values, where: str) -> np.ndarray:
+    "Labels (n,) or (n, 1) as (n,)."
     values = np.asarray(values)
     if values.ndim == 2 and values.shape[1] == 1: values = values[:, 0]
-    if values.ndim != 1: raise ValueError(f"{where}: labels of shape {values.shape}: there must be one label for each image")
+    if values.ndim != 1: raise ValueError(f"{where}: labels of shape {values.shape}: there must be one label for each image{'; of one-hot rows take labels.argmax(1)' if values.ndim == 2 else ''}")
+    return values
+
+
+def _coded(values, where: str, what: str = "image {0}") -> tuple[np.ndarray, tuple[str, ...]]:
+    "Labels as positions in their sorted values, and the values as words."
+    values = _one_each(values, where)
     if values.dtype.kind == "S": values = np.char.decode(values)
     empty = [i for i, v in enumerate(values.tolist()) if v is None or v != v or (isinstance(v, str) and not v.strip())]
     if empty: raise ValueError(f"{where}: {what.format(empty[0], empty[0] + 1)} has no label ({len(empty)} have none): every {what.split()[0]} must have one")
@@ -142,6 +148,9 @@ def _archive(path: Path) -> tuple[list[np.ndarray], list[np.ndarray], list[str]]
         found += [(image, label, "")] + [(form.format(image, part), form.format(label, part), part) for part in _PARTS for form in ("{}_{}", "{1}_{0}")]
     found = [entry for entry in found if entry[0] in archive and entry[1] in archive]
     if not found: raise ValueError(f"{path}: arrays {', '.join(archive.files)}: there must be images and labels, or x and y (with _train, _test)")
+    named = [part for _, _, part in found]
+    if len(set(named)) < len(named) or "" in named and len(named) > 1:
+        raise ValueError(f"{path}: arrays {' and '.join(f'{i} with {l}' for i, l, _ in found)}: there must be one pair of images and labels, or one for each part")
     try: return [archive[i] for i, _, _ in found], [archive[l] for _, l, _ in found], [part for _, _, part in found]
     except ValueError as error: raise ValueError(f"{path}: it must hold arrays of numbers or words, not of objects ({error})") from error
 
@@ -160,7 +169,7 @@ def _from_arrays(path: Path, labels: str | Path | None, groups: str | Path | Non
     if path.suffix == ".npz":
         if labels is not None: raise ValueError(f"labels {labels}: it must be left out for an archive, which holds them")
         parts = _archive(path)
-        sets = [(part, *_pixels(images, str(path)), np.reshape(y, (len(y), -1))[:, 0]) for images, y, part in zip(*parts)]
+        sets = [(part, *_pixels(images, str(path)), _one_each(y, str(path))) for images, y, part in zip(*parts)]
         if any(len(x) != len(y) for _, x, _, y in sets): raise ValueError(f"{path}: {[(len(x), len(y)) for _, x, _, y in sets]} images and labels: they must be as many")
         kinds = sorted({f"{images.dtype} {images.shape[1:]}" for _, images, _, _ in sets})
         if len(kinds) > 1: raise ValueError(f"{path}: images {' and '.join(kinds)}: all parts must be of one type and shape")
@@ -247,8 +256,12 @@ def _measured(columns: Mapping[str, Sequence], left: Sequence[str], where: str) 
         if not re.fullmatch(_COUNTERS, name.strip().lower()): return False
         values = _numbers(columns[name], where, name)
         return np.array_equal(values - values[0], np.arange(len(values))) and values[0] in (0, 1)
-    out = [name for name in left if counts(name)] if len(left) > 1 else []
-    return _table(columns, [name for name in left if name not in out], where), tuple(f"the column {name!r} numbers the rows, and was left out" for name in out)
+    usual = {name: role for role, names in _ROLES.items() for name in left if name.strip().lower() in names}
+    rest = [name for name in left if name not in usual]
+    out = [name for name in rest if counts(name)] if len(rest) > 1 else []
+    return _table(columns, [name for name in rest if name not in out], where), (
+        *(f"the column {name!r} has a usual name of the {role} but is not used as it, and was left out" for name, role in usual.items()),
+        *(f"the column {name!r} numbers the rows, and was left out" for name in out))
 
 # %% ../nbs/02c_readers.ipynb #c4673e37
 def _from_rows(columns: Mapping[str, Sequence], where: str, base: Path, given: Mapping[str, str], options: Mapping, *, names: Sequence[str] | None = None,
@@ -400,16 +413,17 @@ def read_set(
     columns: Mapping[str, str] = {},  # role (image, label, group, part) -> name of the column, where it is not a usual one
     pattern: str | None = None,  # a regular expression; its first bracket in a file's name is the group
     size: int | None = None,  # shrink pictures to this shorter side and keep the central square; None: as stored
-    channels: int = 3,  # of pictures: 3 or 1
+    channels: int | None = None,  # of pictures: 3 or 1; None: 3. Arrays have their own
 ) -> LabelledSet:
     "A labelled set in any of the usual forms; `ValueError` or `OSError` names the file that is wrong."
-    path, options = check_path("path", path), {"size": size, "channels": channels}
+    path, options = check_path("path", path), {"size": size, "channels": 3 if channels is None else channels}
     arrays = path.suffix in (".npy", ".npz")
     check_kind("columns", columns, Mapping), check_kind("pattern", pattern, str, type(None))
     if not path.exists(): raise FileNotFoundError(f"{path}: no such file or folder")
     for name, value in (("labels", labels), ("groups", groups)):
         if value is not None and check_path(name, value) and not arrays: raise ValueError(f"{name} {value}: it must be left out, since it is for .npy files only; here use columns or pattern")
-    if arrays and size is not None: raise ValueError(f"size {size}: it must be left out for arrays")
+    for name, value in (("size", size), ("channels", channels)):
+        if arrays and value is not None: raise ValueError(f"{name} {value}: it must be left out for arrays")
     if arrays and columns: raise ValueError(f"columns {dict(columns)}: it must be left out for arrays")
     kinds = {".csv": _from_csv, ".tsv": _from_csv, ".parquet": lambda p, *a: _from_arrow([p], p.parent, *a), ".arrow": lambda p, *a: _from_arrow([p], p.parent, *a),
              ".tar": lambda p, *a: _from_shards([p], *a)}

@@ -214,3 +214,6 @@ def _show(options: Namespace) -> dict:
 
 main = Command(_show, _options, "robustacc results", "The tables of the paper, with the rows that were run here in them.",
                ("--table 2", "--table 4 --dataset cifar10 --json", "--dataset digits --attack mt"))
+
+
+if __name__ == "__main__" and "__file__" in globals(): main()

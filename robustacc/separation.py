@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from .arguments import check_count, check_kind, check_number
-from .checks import check_choice, check_images, check_labels, check_norm
+from .checks import check_choice, check_eps, check_images, check_labels, check_norm
 from .commands import Command, fraction, whole
 from .data import DATASETS, Data, Split, load
 from .files import check_writable
@@ -55,11 +55,14 @@ def separation(data: Data,  # the data set
 
 # %% ../nbs/01_separation.ipynb #2f5d8bf4
 def statistics(neighbours: Neighbours,  # of one part, with a distance for each example
-               eps: float | None = None,  # the attack radius, in the units of the distances
+               eps: float | None = None,  # the attack radius, in the units of the distances; above 0, and at most 1 in l-infinity
+               *,
+               p: float | str = math.inf,  # the norm that the distances were measured in; 2 also for numbers of any range
                ) -> dict:  # n, min, mean, r = min / 2, ratio = min / eps, within_2eps = how many distances are at most 2 eps
-    "What the tables print about one part."
+    "What the tables print about one part; `ValueError` for a radius that is none."
     distance = neighbours.distance
     least = float(distance.min())
+    if eps is not None: eps = check_eps(eps, check_norm(p, name="p"))
     more = {} if eps is None else {"ratio": least / eps, "within_2eps": int((distance <= 2 * eps).sum())}
     return {"n": len(distance), "min": least, "mean": float(distance.mean()), "r": least / 2, **more}
 
@@ -334,7 +337,7 @@ def _options(parser: ArgumentParser) -> None:
     parser.add_argument("--labels", default="original",
                         help="with --dataset: original, random or permutation; with --images: a .npy file (default: %(default)s)")
     parser.add_argument("--labels-file", help="the labels of --images, a .npy file of n integers")
-    parser.add_argument("--seed", type=whole, default=0, help="seed of random labels (default: %(default)s)")
+    parser.add_argument("--seed", type=whole, help="seed of random labels (default: 0)")
     parser.add_argument("--size", type=whole, help="bring the pictures of a folder to this shorter side and centre square")
     parser.add_argument("--eps", type=fraction, help="attack radius of an audit (default: 8/255, for pixels in [0, 1])")
     _add_search_options(parser)
@@ -344,7 +347,10 @@ def _options(parser: ArgumentParser) -> None:
 def _checked_options(options: Namespace) -> dict:
     "Search options from the command line; `ValueError` or `OSError` before any work."
     options.p = check_norm(options.p, name="--p")
-    if options.html and options.dataset: raise ValueError("--html: it is for an audit (--images), not for a data set")
+    for name in ("html", "eps", "size", "labels_file"):
+        if options.dataset and getattr(options, name) is not None: raise ValueError(f"--{name.replace('_', '-')}: it is for an audit (--images), not for a data set")
+    if options.seed is not None and (options.images or options.labels not in _RANDOM): raise ValueError(f"--seed {options.seed}: it is for random labels (--dataset with --labels {' or '.join(_RANDOM)})")
+    if options.images and options.labels_file and options.labels != "original": raise ValueError(f"--labels {options.labels} and --labels-file {options.labels_file}: it must be one of them")
     for name, least, most in (("pairs", 1, 10**9), ("seed", 0, 2**32 - 1), ("threads", 1, 4096)):
         if (value := getattr(options, name)) is not None and not least <= value <= most: raise ValueError(f"--{name} {value}: it must be at least {least}, and at most {most:,}")
     if not re.fullmatch(r"cpu|mps|cuda(:[0-9]+)?", options.device): raise ValueError(f"--device {options.device!r}: it must be cpu, mps, cuda or cuda:NUMBER")
@@ -357,6 +363,7 @@ def _checked_options(options: Namespace) -> dict:
     for path in outputs:
         if path.is_dir() or not path.name: raise ValueError(f"output {path}: it must be a file, not a folder")
         check_writable(path.parent)
+    options.seed = options.seed or 0
     return dict(backend=options.backend, device=options.device, threads=options.threads, memory=int(options.memory * 2**30))
 
 # %% ../nbs/01_separation.ipynb #b651e59e
@@ -377,7 +384,7 @@ def _measure_command(options: Namespace, search: Mapping) -> dict:
     data, clock = load(options.dataset), time.perf_counter()
     labels = (data.train.labels, data.test.labels) if kind == "original" else random_labels(data, kind, options.seed)
     found = separation(data, p=options.p, train_labels=labels[0], test_labels=labels[1], **search)
-    seconds, metrics = time.perf_counter() - clock, {part: statistics(found[part], data.eps) for part in _PARTS}
+    seconds, metrics = time.perf_counter() - clock, {part: statistics(found[part], data.eps, p=options.p) for part in _PARTS}
     _print_beside_paper(options.dataset, metrics, kind, options.p == "inf" and (kind == "original" or (kind == "random" and options.seed == 0)))
     settings = {name: getattr(options, name) for name in ("dataset", "labels", "seed", "p", "pairs")}
     if options.json not in (None, "-"): _write_measurement(options, settings, data, labels, found, metrics, seconds)

@@ -39,7 +39,7 @@ from .recipes import (AUGMENTS, PRECISIONS, PRINTED_DROPOUT, PROFILES, RADIUS, R
                                find_recipe)
 from .records import environment, finished, save_weights, source, write_record
 from ._renames import renamed
-from .runs import run_name, table_row
+from .runs import departures, run_name, table_row
 from .training_state import EVERY, DivergedError, EarlyStopping
 from ._attacked_examples import attacked_examples
 from ._user_code import module_code
@@ -179,8 +179,10 @@ def save_outcomes(outcomes: dict[str, np.ndarray],  # by name, one value for eac
 
 
 def _taken(p: Plan) -> Data:
-    "The data of a run, as the recipe takes it."
-    data = load(p.dataset)
+    "The data of a run, as the recipe takes it; `ValueError` for a number of images that was asked for and is not there."
+    data, asked = load(p.dataset), departures(p.settings)
+    for name, part in (("train", "train"), ("pgd_train", "train"), ("mt", "test")):
+        if name in asked and (value := getattr(p.recipe, name)) > (there := len(getattr(data, part))): raise ValueError(f"{name} {value:,}: it must be at most {there:,}, the {'training' if part == 'train' else 'test'} images of {p.dataset}")
     return data.take(train=min(p.recipe.train or len(data.train), len(data.train)), test=min(p.recipe.test or len(data.test), len(data.test)))
 
 
