@@ -112,7 +112,7 @@ def _one_part(read: LabelledSet, part: str | None) -> np.ndarray | slice:
     if part is None and "test" not in parts: raise ValueError(f"the data have the parts {', '.join(parts)}: choose one with --part")
     check_choice("part", part or "test", parts)
     if part is None: print(f"note: of the parts {', '.join(parts)} the images of test are taken", file=sys.stderr)
-    return read.parts == (part or "test")
+    return np.flatnonzero(np.asarray(read.parts) == (part or "test"))
 
 
 def _data(options: Namespace) -> tuple[np.ndarray, np.ndarray, float]:

@@ -252,7 +252,7 @@ def _run(new: _State, given: tuple, named: Mapping[str, Callable], threat: Threa
     return state.result()
 
 # %% ../nbs/04h_benchmarking.ipynb #b2b67836
-def _for_shape(named: dict[str, Callable], shape: tuple[int, ...], *, chosen: bool) -> dict[str, Callable]:
+def _for_shape(named: Mapping[str, Callable], shape: tuple[int, ...], *, chosen: bool) -> dict[str, Callable]:
     "The attacks that inputs of this shape allow: Square needs pictures. It is left out of AutoAttack, and refused where the user chose it."
     pictured = [name for name, attack in named.items() if isinstance(attack, Square)] if len(shape) != 4 else []
     if pictured and chosen: raise ValueError(f"attack {pictured[0]!r} with images of shape {shape}: Square needs (n, c, h, w)")

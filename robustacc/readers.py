@@ -38,7 +38,6 @@ class LabelledSet:
     parts: np.ndarray | None = None  # (n,) str: train, test
     notes: tuple[str, ...] = ()  # what was done beyond reading
     def __post_init__(self): _check_set(self)
-
     def __len__(self) -> int: return len(self.labels)
 
     def name(self,
@@ -83,17 +82,11 @@ def _check_set(data: "LabelledSet") -> None:
     for name, value in found.items(): object.__setattr__(data, name, value)
 
 # %% ../nbs/02c_readers.ipynb #f6d00039
-def _one_each(values, where: str) -> np.ndarray:
-    "Labels (n,) or (n, 1) as (n,)."
+def _coded(values, where: str, what: str = "image {0}") -> tuple[np.ndarray, tuple[str, ...]]:
+    "Labels as positions in their sorted values, and the values as words."
     values = np.asarray(values)
     if values.ndim == 2 and values.shape[1] == 1: values = values[:, 0]
     if values.ndim != 1: raise ValueError(f"{where}: labels of shape {values.shape}: there must be one label for each image{'; of one-hot rows take labels.argmax(1)' if values.ndim == 2 else ''}")
-    return values
-
-
-def _coded(values, where: str, what: str = "image {0}") -> tuple[np.ndarray, tuple[str, ...]]:
-    "Labels as positions in their sorted values, and the values as words."
-    values = _one_each(values, where)
     if values.dtype.kind == "S": values = np.char.decode(values)
     empty = [i for i, v in enumerate(values.tolist()) if v is None or v != v or (isinstance(v, str) and not v.strip())]
     if empty: raise ValueError(f"{where}: {what.format(empty[0], empty[0] + 1)} has no label ({len(empty)} have none): every {what.split()[0]} must have one")
@@ -148,8 +141,7 @@ def _archive(path: Path) -> tuple[list[np.ndarray], list[np.ndarray], list[str]]
         found += [(image, label, "")] + [(form.format(image, part), form.format(label, part), part) for part in _PARTS for form in ("{}_{}", "{1}_{0}")]
     found = [entry for entry in found if entry[0] in archive and entry[1] in archive]
     if not found: raise ValueError(f"{path}: arrays {', '.join(archive.files)}: there must be images and labels, or x and y (with _train, _test)")
-    named = [part for _, _, part in found]
-    if len(set(named)) < len(named) or "" in named and len(named) > 1:
+    if len(named := {part for *_, part in found}) < len(found) or "" in named and len(named) > 1:
         raise ValueError(f"{path}: arrays {' and '.join(f'{i} with {l}' for i, l, _ in found)}: there must be one pair of images and labels, or one for each part")
     try: return [archive[i] for i, _, _ in found], [archive[l] for _, l, _ in found], [part for _, _, part in found]
     except ValueError as error: raise ValueError(f"{path}: it must hold arrays of numbers or words, not of objects ({error})") from error
@@ -169,7 +161,7 @@ def _from_arrays(path: Path, labels: str | Path | None, groups: str | Path | Non
     if path.suffix == ".npz":
         if labels is not None: raise ValueError(f"labels {labels}: it must be left out for an archive, which holds them")
         parts = _archive(path)
-        sets = [(part, *_pixels(images, str(path)), _one_each(y, str(path))) for images, y, part in zip(*parts)]
+        sets = [(part, *_pixels(images, str(path)), np.reshape(y, (len(y), -1))) for images, y, part in zip(*parts)]
         if any(len(x) != len(y) for _, x, _, y in sets): raise ValueError(f"{path}: {[(len(x), len(y)) for _, x, _, y in sets]} images and labels: they must be as many")
         kinds = sorted({f"{images.dtype} {images.shape[1:]}" for _, images, _, _ in sets})
         if len(kinds) > 1: raise ValueError(f"{path}: images {' and '.join(kinds)}: all parts must be of one type and shape")
@@ -223,9 +215,7 @@ def _cells(column: Sequence, where: str, base: Path, options: Mapping) -> tuple[
     return images, tuple(files), _counted(notes)
 
 
-def _counted(notes: Mapping[str, int]) -> tuple[str, ...]:
-    "Notes on pictures, with the number of pictures of each."
-    return tuple(f"{n} picture(s): {note}" for note, n in notes.items())
+def _counted(notes: Mapping[str, int]) -> tuple[str, ...]: return tuple(f"{n} picture(s): {note}" for note, n in notes.items())
 
 # %% ../nbs/02c_readers.ipynb #0ab89b32
 def _numbers(cells: Sequence, where: str, name: str) -> np.ndarray:
@@ -256,20 +246,16 @@ def _measured(columns: Mapping[str, Sequence], left: Sequence[str], where: str) 
         if not re.fullmatch(_COUNTERS, name.strip().lower()): return False
         values = _numbers(columns[name], where, name)
         return np.array_equal(values - values[0], np.arange(len(values))) and values[0] in (0, 1)
-    usual = {name: role for role, names in _ROLES.items() for name in left if name.strip().lower() in names}
-    rest = [name for name in left if name not in usual]
-    out = [name for name in rest if counts(name)] if len(rest) > 1 else []
-    return _table(columns, [name for name in rest if name not in out], where), (
-        *(f"the column {name!r} has a usual name of the {role} but is not used as it, and was left out" for name, role in usual.items()),
-        *(f"the column {name!r} numbers the rows, and was left out" for name in out))
+    why = {name: f"has a usual name of the {role} but is not used as it" for role, names in _ROLES.items() for name in left if name.strip().lower() in names}
+    if len(left) - len(why) > 1: why |= {name: "numbers the rows" for name in left if name not in why and counts(name)}
+    return _table(columns, [name for name in left if name not in why], where), tuple(f"the column {name!r} {text}, and was left out" for name, text in why.items())
 
 # %% ../nbs/02c_readers.ipynb #c4673e37
 def _from_rows(columns: Mapping[str, Sequence], where: str, base: Path, given: Mapping[str, str], options: Mapping, *, names: Sequence[str] | None = None,
                parts: Sequence[str] | None = None) -> LabelledSet:
     "A set from columns; `names` are those of whole-number labels, `parts` the part of each row."
     roles = _roles(given, list(columns), where)
-    n = len(columns[roles["label"]])
-    if not n: raise ValueError(f"{where}: it must have at least one row")
+    if not len(columns[roles["label"]]): raise ValueError(f"{where}: it must have at least one row")
     plain = {role: np.array([v.as_py() if hasattr(v, "as_py") else v for v in columns[name]]) for role, name in roles.items() if role != "image"}
     for role in plain.keys() & {"group", "part"}:
         empty = [i for i, v in enumerate(plain[role].tolist()) if v is None or v != v or v == ""]
@@ -422,8 +408,8 @@ def read_set(
     if not path.exists(): raise FileNotFoundError(f"{path}: no such file or folder")
     for name, value in (("labels", labels), ("groups", groups)):
         if value is not None and check_path(name, value) and not arrays: raise ValueError(f"{name} {value}: it must be left out, since it is for .npy files only; here use columns or pattern")
-    for name, value in (("size", size), ("channels", channels)):
-        if arrays and value is not None: raise ValueError(f"{name} {value}: it must be left out for arrays")
+    for what, number in (("size", size), ("channels", channels)):
+        if arrays and number is not None: raise ValueError(f"{what} {number}: it must be left out for arrays")
     if arrays and columns: raise ValueError(f"columns {dict(columns)}: it must be left out for arrays")
     kinds = {".csv": _from_csv, ".tsv": _from_csv, ".parquet": lambda p, *a: _from_arrow([p], p.parent, *a), ".arrow": lambda p, *a: _from_arrow([p], p.parent, *a),
              ".tar": lambda p, *a: _from_shards([p], *a)}
