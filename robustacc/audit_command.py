@@ -77,6 +77,7 @@ def _check_options(options: Namespace) -> None:
         if options.dataset and getattr(options, name): raise ValueError(f"--{name.replace('_', '-')}: it must be left out with --dataset")
     for name in ("test_labels_file", "test_groups_file"):
         if getattr(options, name) and not options.test: raise ValueError(f"--{name.replace('_', '-')}: it must come with --test")
+    if options.no_thumbnails and not options.html: raise ValueError("--no-thumbnails: it must come with --html")
     if (options.embedding is None) != (options.radius_embedding is None): raise ValueError("--embedding and --radius-embedding: they must be given together")
     for name, low, high in (("threads", 1, 4096), ("size", 1, 65_535), ("memory", 2**-10, 2**20), ("review", 1, 10**6), ("listed", 0, 10**7), ("draws", 0, 10**4)):
         if (value := getattr(options, name)) is not None and not low <= value <= high: raise ValueError(f"--{name} {value:g}: it must be {low:g} to {high:,}")
