@@ -114,7 +114,7 @@ def _remarks(result: Benchmark) -> list[str]:
     said = [f"{result.clean['n']} images, {s['classes']} classes, {'l-infinity' if s['norm'] == 'inf' else 'l2'} ball of radius {s['eps']:.4g}."]
     if masking is not None: said += [f"Gradient masking: {w[0].upper() + w[1:]} ({name})." for name, w in masking.warnings.items()] or ["Gradient masking: no trace found."]
     if each is not None: said.append(f"Local Lipschitz constant, logits (l1) per pixel unit: mean {each.mean():.3g}, largest {each.max():.3g}.")
-    if {"apgd-t", "fab-t"} <= s["attacks"].keys() and "square" not in s["attacks"]: said.append("The black-box attack Square is left out, since it needs images (n, c, h, w).")
+    if {"apgd-t", "fab-t"} <= s["attacks"].keys() and "square" not in s["attacks"]: said.append("Square is not among the attacks: it needs images (n, c, h, w).")
     if s["classes"] < 4 and "apgd-t" in s["attacks"]: said.append(f"With {s['classes']} classes the targeted DLR loss is the margin.")
     return [*said, f"{sum(result.seconds.values()):.1f} s, CPU {sum(result.cpu_seconds.values()):.1f} s."]
 
