@@ -251,14 +251,14 @@ def _run(new: _State, given: tuple, named: Mapping[str, Callable], threat: Threa
         if not state.finished: state.write(save, finished=True)
     return state.result()
 
-# %% ../nbs/04h_benchmarking.ipynb #b2b67836
+# %% ../nbs/04h_benchmarking.ipynb #a81f3c6b
 def _for_shape(named: Mapping[str, Callable], shape: tuple[int, ...], *, chosen: bool) -> dict[str, Callable]:
     "The attacks that inputs of this shape allow: Square needs pictures. It is left out of AutoAttack, and refused where the user chose it."
     pictured = [name for name, attack in named.items() if isinstance(attack, Square)] if len(shape) != 4 else []
     if pictured and chosen: raise ValueError(f"attack {pictured[0]!r} with images of shape {shape}: Square needs (n, c, h, w)")
     return {name: attack for name, attack in named.items() if name not in pictured}
 
-
+# %% ../nbs/04h_benchmarking.ipynb #b2b67836
 def benchmark(model: Callable,  # images (n, c, h, w) in [0, 1] -> logits (n, C); what normalises the images is part of it
               images: ArrayLike,  # (n, c, h, w) uint8 or float in [0, 1], array, tensor or list
               labels: ArrayLike,  # (n,) integers in 0..C-1

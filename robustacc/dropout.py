@@ -101,8 +101,7 @@ def _values(found: Mapping[_Arm, dict], arm: _Arm, column: str) -> dict[int, flo
 
 def _one_platform(*sides: Sequence[Mapping]) -> bool:
     "Whether the records of all sides come from the same processors and versions of torch."
-    def places(side): return {(e.get("processor"), e.get("device"), e.get("torch")) for r in side for e in [r.get("environment") or {}]}
-    return len({frozenset(places(side)) for side in sides}) == 1
+    return len({frozenset(map(Paired.platform, side)) for side in sides}) == 1
 
 
 def effects(found: Mapping[_Arm, dict[int, dict]],  # of `_arms`

@@ -146,6 +146,13 @@ class Paired:
         return paired_difference(self.before, self.after) if len(self.before) > 1 else None
 
     @staticmethod
+    def platform(record: Mapping,  # of a training run
+                 ) -> str:  # such as "AMD EPYC, torch 2.14.1"
+        "What a run was made on: processor or GPU, and version of torch."
+        ran = record.get("environment") or {}
+        return f"{ran.get('processor') if ran.get('device') == 'cpu' else ran.get('device')}, torch {ran.get('torch')}"
+
+    @staticmethod
     def alike(records: Sequence[dict],  # of training runs of one profile and data set
               path: Sequence[str],  # as in `metric`
               ) -> bool:

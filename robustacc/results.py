@@ -20,6 +20,7 @@ from .checks import check_choice
 from .commands import Command, whole
 from .data import DATASETS
 from .files import checkout, results_folder
+from .ledger import Paired
 from .paper import ORDER, ROW_TABLES, label_order, published_label, separation_row, table
 from .records import find_records
 from .recipes import PROFILES
@@ -47,16 +48,10 @@ def _by_row(records: Iterable[dict],  # of training runs
     return [list(same) for _, same in groupby(sorted(records, key=_row_key), key=lambda record: _row_key(record)[:-1])]
 
 # %% ../nbs/09_results.ipynb #b456373e
-def _platform(record: dict) -> str:
-    "What a run was made on: processor or GPU, and version of torch."
-    ran = record.get("environment") or {}
-    return f"{ran.get('processor') if ran.get('device') == 'cpu' else ran.get('device')}, torch {ran.get('torch')}"
-
-
 def _mixed(runs: Iterable[dict],  # the records of one row
            ) -> list[str]:  # empty for runs that were made alike
     "What the runs of a row do not have in common although their settings agree: platform, and the choice of images for MT."
-    platforms = sorted({_platform(r) for r in runs})
+    platforms = sorted({Paired.platform(r) for r in runs})
     choices = sorted({((r.get("data") or {}).get("subsets") or {}).get("adv_test_acc/mt", {}).get("choice", "the first") for r in runs})
     return [" and ".join(found) for found in (platforms, choices) if len(found) > 1]
 

@@ -178,17 +178,14 @@ def save_outcomes(outcomes: dict[str, np.ndarray],  # by name, one value for eac
     atomic_write(path, buffer.getvalue())
 
 
-def _enough(name: str, value: int, there: int, what: str) -> None:
-    if value > there: raise ValueError(f"{name} {value:,}: it must be at most {there:,}, {what}")
-
-
 def _taken(p: Plan) -> Data:
     "The data of a run, as the recipe takes it; `ValueError` for a number of images that was asked for and is not there."
-    data, asked = load(p.dataset), departures(p.settings)
-    if "train" in asked: _enough("train", p.recipe.train, len(data.train), f"the training images of {p.dataset}")
-    data = data.take(train=min(p.recipe.train or len(data.train), len(data.train)), test=min(p.recipe.test or len(data.test), len(data.test)))
-    if "pgd_train" in asked: _enough("pgd_train", p.recipe.pgd_train, len(data.train), "the images that are trained on")
-    if "mt" in asked: _enough("mt", p.recipe.mt, len(data.test), "the test images")
+    whole = load(p.dataset)
+    data = whole.take(train=min(p.recipe.train or len(whole.train), len(whole.train)), test=min(p.recipe.test or len(whole.test), len(whole.test)))
+    there = {"train": (whole.train, "the training images"), "pgd_train": (data.train, "the images that are trained on"), "mt": (data.test, "the test images")}
+    for name in (name for name in departures(p.settings) if name in there):
+        images, what = there[name]
+        if (value := getattr(p.recipe, name)) > len(images): raise ValueError(f"{name} {value:,}: it must be at most {len(images):,}, {what} of {p.dataset}")
     return data
 
 
