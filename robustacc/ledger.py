@@ -160,7 +160,7 @@ class Paired:
         parts = ("adv_train_acc", "adv_test_acc") if path[0] == "adv_gap" else path[:1]
         return all(len({str(((r.get("data") or {}).get("subsets") or {}).get("/".join((part, *path[1:])))) for r in records}) == 1 for part in parts)
 
-
+# %% ../nbs/04a_ledger.ipynb #3d5b20c7
 @dataclass(frozen=True)
 class _Comparison(Paired):
     "The paper's variant of a method (before) and the released one (after)."
