@@ -46,12 +46,12 @@ class _Cost:
 
 
 def _paired(trials: Mapping[Trial, dict], n: int, width: float, eps: float) -> dict[int, tuple[dict, dict]]:
-    "Seed -> test metrics of natural training and of AT."
+    "Seed -> test metrics of natural training and of AT, where both ran on one platform."
     found = {}
     for trial, metrics in trials.items():
         if (trial.n, trial.width) == (n, width) and (trial.method == "natural" or (trial.method, trial.eps) == ("at", eps)):
-            found.setdefault(trial.seed, {})[trial.method] = metrics["test"]
-    return {seed: (pair["natural"], pair["at"]) for seed, pair in sorted(found.items()) if len(pair) == 2}
+            found.setdefault((trial.seed, metrics.get("platform")), {})[trial.method] = metrics["test"]
+    return {seed: (pair["natural"], pair["at"]) for (seed, _), pair in sorted(found.items()) if len(pair) == 2}
 
 
 def _costs(trials: Mapping[Trial, dict],  # finished trials and their metrics, as `published_trials` gives them

@@ -85,23 +85,12 @@ class _Effect(Paired):
     "What one change does to one of `_COLUMNS`."
     factor: str  # "dropout", "tool", "attack mode" or "dropout by attack mode"
     arm: _Arm  # after the change
-    one_platform: bool = True  # processor and torch were the same before and after
-
-    @property
-    def clear(self) -> bool:
-        "Whether the interval leaves out zero and both sides ran alike."
-        return self.one_platform and self.difference is not None and self.difference.clear
 
 # %% ../nbs/06_dropout.ipynb #0c3832e9
 def _values(found: Mapping[_Arm, dict], arm: _Arm, column: str) -> dict[int, float]:
     "A column of an arm by seed, where it has a value."
     measured = {seed: metric(record, _COLUMNS[column]) for seed, record in found.get(arm, {}).items()}
     return {seed: value for seed, value in sorted(measured.items()) if not math.isnan(value)}
-
-
-def _one_platform(*sides: Sequence[Mapping]) -> bool:
-    "Whether the records of all sides come from the same processors and versions of torch."
-    return len({frozenset(map(Paired.platform, side)) for side in sides}) == 1
 
 
 def effects(found: Mapping[_Arm, dict[int, dict]],  # of `_arms`
@@ -113,8 +102,8 @@ def effects(found: Mapping[_Arm, dict[int, dict]],  # of `_arms`
         for column in _COLUMNS if pair else ():
             after, before = _values(found, arm, column), _values(found, pair[1], column)
             seeds = sorted(k for k in before.keys() & after.keys() if Paired.alike([found[arm][k], found[pair[1]][k]], _COLUMNS[column]))
-            if seeds: made.append(_Effect(column, tuple(before[k] for k in seeds), tuple(after[k] for k in seeds), pair[0], arm,
-                                          _one_platform(*([found[a][k] for k in seeds] for a in (arm, pair[1])))))
+            together = Paired.ran_alike(*([found[a][k] for k in seeds] for a in (arm, pair[1])))
+            if seeds: made.append(_Effect(column, tuple(before[k] for k in seeds), tuple(after[k] for k in seeds), together, pair[0], arm))
     return made
 
 # %% ../nbs/06_dropout.ipynb #aafdf12f
@@ -131,7 +120,8 @@ def interactions(found: Mapping[_Arm, dict[int, dict]],  # of `_arms`
             seeds = sorted(k for k in set.intersection(*(set(v) for v in four)) if Paired.alike([found[a][k] for a in (*modes, *zero)], _COLUMNS[column]))
             if not seeds: continue
             still, moving = (tuple(four[m][k] - four[m + 2][k] for k in seeds) for m in (0, 1))
-            made.append(_Effect(column, still, moving, "dropout by attack mode", arm, _one_platform(*([found[a][k] for k in seeds] for a in (*modes, *zero)))))
+            together = Paired.ran_alike(*([found[a][k] for k in seeds] for a in (*modes, *zero)))
+            made.append(_Effect(column, still, moving, together, "dropout by attack mode", arm))
     return made
 
 # %% ../nbs/06_dropout.ipynb #e126c18e

@@ -22,6 +22,7 @@ from .data import Data, Split, load
 from .evaluation import correct, pixel_batches, robust
 from .files import LockedError, check_writable, lock, results_folder
 from .fitting import fit
+from .ledger import Paired
 from .methods import Method, make_method
 from .networks import CNN2
 from .recipes import PRECISIONS, Recipe
@@ -247,11 +248,16 @@ def _gathered(kind: str, dataset: str, trials: Sequence[Trial], path: Path, runs
     if not found: return None
     path.unlink(missing_ok=True)
     each = [{"settings": r["settings"], "metrics": r["metrics"], "data": r["data"], "environment": r["environment"], "source": r["source"], "seconds": r["seconds"]} for r in found.values()]
-    said = {} if judge is None else {"found": judge({trial: record["metrics"] for trial, record in found.items()})}
+    said = {} if judge is None else {"found": judge({trial: _measured(record) for trial, record in found.items()})}
     return write_record(path, {"kind": kind, "settings": {"dataset": dataset, "planned": len(trials), "finished": len(found)}, "metrics": {**said, "trials": each},
                                "data": {"name": dataset}, "environment": environment(), "source": source(notebook), "seconds": sum(r["seconds"] for r in found.values())})
 
 # %% ../nbs/08b_experiments.ipynb #3c1a90e5
+def _measured(record: Mapping) -> dict:
+    "The metrics of a trial, and the platform that it ran on."
+    return {**record["metrics"], "platform": Paired.platform(record)}
+
+
 def _published(kind: str, dataset: str, folders: Sequence[str | Path]) -> dict[Trial, dict]:
     "The trials of an experiment's record, each with all that it says; `ValueError` for a record of something else."
     records = find_records(dataset, kind=kind, folders=folders)
@@ -268,9 +274,9 @@ def published_trials(kind: str,  # of the experiment
                      dataset: str,  # its name
                      *,
                      folders: Sequence[str | Path] = ("_runs", "results"),  # where to look, as in `find_records`
-                     ) -> dict[Trial, dict]:  # trial -> metrics
+                     ) -> dict[Trial, dict]:  # trial -> metrics, and "platform": processor and version of torch
     "The trials of an experiment's record, empty where there is none; `ValueError` for a record of something else."
-    return {trial: one["metrics"] for trial, one in _published(kind, dataset, folders).items()}
+    return {trial: _measured(one) for trial, one in _published(kind, dataset, folders).items()}
 
 # %% ../nbs/08b_experiments.ipynb #3c1a90e2
 def _restore(kind: str,  # of the experiment, such as "cost"

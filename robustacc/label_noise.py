@@ -34,9 +34,9 @@ def _noise_trials(dataset: str,  # "digits", "mnist" or "cifar10"
             for seed, (share, kept), method in product(_SEEDS, arms, _METHODS)]
 
 # %% ../nbs/08d_label_noise.ipynb #1c2b2137
-def _by_seed(trials: Mapping[Trial, dict], method: str, share: float, kept: str, part: str, column: str) -> dict[int, float]:
-    "A column of an arm by seed; `part` is the training or the test set."
-    return {t.seed: m[part][column] for t, m in trials.items() if (t.method, t.noise, t.kept) == (method, share, kept)}
+def _by_seed(trials: Mapping[Trial, dict], method: str, share: float, kept: str, part: str, column: str) -> dict[tuple[int, str], float]:
+    "A column of an arm by seed and platform; `part` is the training or the test set."
+    return {(t.seed, m.get("platform", "")): m[part][column] for t, m in trials.items() if (t.method, t.noise, t.kept) == (method, share, kept)}
 
 
 def _harm(trials: Mapping[Trial, dict],  # finished trials and their metrics, as `published_trials` gives them

@@ -133,18 +133,8 @@ def metric(record: dict,  # of a training run
     return value
 
 # %% ../nbs/04a_ledger.ipynb #3c8c907f
-@dataclass(frozen=True)
-class Paired:
-    "One column of a table before and after a change, seed by seed."
-    column: str  # its name
-    before: tuple[float, ...]  # one value per seed
-    after: tuple[float, ...]  # of the same seeds
-
-    @property
-    def difference(self) -> Difference | None:
-        "After minus before; None with fewer than 2 common seeds."
-        return paired_difference(self.before, self.after) if len(self.before) > 1 else None
-
+class _Sides:
+    "What two sides of a comparison must have in common."
     @staticmethod
     def platform(record: Mapping,  # of a training run
                  ) -> str:  # such as "AMD EPYC, torch 2.14.1"
@@ -153,12 +143,47 @@ class Paired:
         return f"{ran.get('processor') if ran.get('device') == 'cpu' else ran.get('device')}, torch {ran.get('torch')}"
 
     @staticmethod
+    def ran_alike(*sides: Sequence[Mapping],  # the records of each side, seed by seed
+                  ) -> bool:
+        "Whether the records of each seed were made on one platform."
+        return all(len(set(map(_Sides.platform, seed))) == 1 for seed in zip(*sides, strict=True))
+
+    @staticmethod
+    def images(record: Mapping,  # of a training run
+               measurement: str,  # such as "adv_test_acc/mt"
+               ) -> tuple[int, str] | None:  # how many, and which: "all", "the first" or a choice; None where the record does not say
+        "Which images a measurement took."
+        counts, chosen = (record.get("metrics") or {}).get("counts") or {}, ((record.get("data") or {}).get("subsets") or {}).get(measurement) or {}
+        n, whole = counts.get(measurement, chosen.get("n")), counts.get(measurement.partition("/")[0].removeprefix("adv_"))
+        return None if n is None else (n, "all" if n == whole else str(chosen.get("choice", "the first")))
+
+    @staticmethod
     def alike(records: Sequence[dict],  # of training runs of one profile and data set
               path: Sequence[str],  # as in `metric`
               ) -> bool:
-        "Whether the records measured a metric on the same images: all of them, the first, or the same choice."
-        parts = ("adv_train_acc", "adv_test_acc") if path[0] == "adv_gap" else path[:1]
-        return all(len({str(((r.get("data") or {}).get("subsets") or {}).get("/".join((part, *path[1:])))) for r in records}) == 1 for part in parts)
+        "Whether the records measured a metric on the same images, or each on all of its split."
+        keys = ["/".join((part, *path[1:])) for part in (("adv_train_acc", "adv_test_acc") if path[0] == "adv_gap" else path[:1])]
+        chosen = [[_Sides.images(r, key) for r in records] for key in keys]
+        return all(len({which if which is None or which[1] != "all" else "all" for which in some}) == 1 for some in chosen)
+
+# %% ../nbs/04a_ledger.ipynb #3c8c9084
+@dataclass(frozen=True)
+class Paired(_Sides):
+    "One column of a table before and after a change, seed by seed."
+    column: str  # its name
+    before: tuple[float, ...]  # one value per seed
+    after: tuple[float, ...]  # of the same seeds
+    one_platform: bool  # both sides of each seed ran on the same processor and version of torch
+
+    @property
+    def difference(self) -> Difference | None:
+        "After minus before; None with fewer than 2 common seeds."
+        return paired_difference(self.before, self.after) if len(self.before) > 1 else None
+
+    @property
+    def clear(self) -> bool:
+        "Whether the interval leaves out zero and both sides ran alike."
+        return self.one_platform and self.difference is not None and self.difference.clear
 
 # %% ../nbs/04a_ledger.ipynb #3d5b20c7
 @dataclass(frozen=True)
@@ -176,8 +201,9 @@ def compare(groups: dict,  # of `_variant_rows`
         both = sorted(set(variants.get("paper", {})) & set(variants.get("released", {})))
         for column, path in _COLUMNS.items():
             seeds = [seed for seed in both if Paired.alike([variants[v][seed] for v in ("paper", "released")], path)]
-            paper, released = (tuple(metric(variants[v][seed], path) for seed in seeds) for v in ("paper", "released")) if seeds else ((), ())
-            if seeds and not any(map(math.isnan, (*paper, *released))): found.append(_Comparison(column, paper, released, arch, label))
+            sides = [[variants[v][seed] for seed in seeds] for v in ("paper", "released")] if seeds else [[], []]
+            paper, released = (tuple(metric(record, path) for record in side) for side in sides)
+            if seeds and not any(map(math.isnan, (*paper, *released))): found.append(_Comparison(column, paper, released, Paired.ran_alike(*sides), arch, label))
     return found
 
 # %% ../nbs/04a_ledger.ipynb #4f5ec5ea

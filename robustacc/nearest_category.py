@@ -53,13 +53,14 @@ def _shares(answers: str, nearest: Mapping[str, np.ndarray]) -> dict[str, float]
 
 
 def _agreement(trials: Mapping[Trial, dict],  # finished trials of one data set and their metrics
-               ) -> list[dict]:  # method, held_out, seed, n, and in percent l2, linf, chance and beyond (l2 minus chance)
+               ) -> list[dict]:  # method, held_out, seed, platform, n, and in percent l2, linf, chance and beyond (l2 minus chance)
     "The agreement of each trial with the nearest image, Equation (1)."
     found, nearest = [], {}
     for trial in sorted(trials, key=lambda t: (_METHODS.index(t.method), t.held_out, t.seed)):
         if trial.held_out not in nearest: nearest[trial.held_out] = _nearest(trial, load(trial.dataset))
         answers = trials[trial]["answers"]
-        found.append({"method": trial.method, "held_out": trial.held_out, "seed": trial.seed, "n": len(answers), **_shares(answers, nearest[trial.held_out])})
+        found.append({"method": trial.method, "held_out": trial.held_out, "seed": trial.seed, "platform": trials[trial].get("platform"), "n": len(answers),
+                      **_shares(answers, nearest[trial.held_out])})
     return found
 
 # %% ../nbs/08f_nearest_category.ipynb #3e000018
@@ -70,9 +71,9 @@ def _more(agreement: Sequence[dict],  # as `_agreement` gives it
           ) -> Difference | None:  # points; None with fewer than two classes
     "How much more often a method agrees than natural training, Equation (2)."
     check_choice("method", method, _METHODS[1:]), check_choice("column", column, ("l2", "linf", "beyond"))
-    arms = [{(one["held_out"], one["seed"]): one[column] for one in agreement if one["method"] == name} for name in ("natural", method)]
-    both = sorted(arms[0].keys() & arms[1].keys())
-    classes = sorted({out for out, _ in both})
+    arms = [{(one["held_out"], one["seed"], one["platform"]): one[column] for one in agreement if one["method"] == name} for name in ("natural", method)]
+    both = arms[0].keys() & arms[1].keys()
+    classes = sorted({out for out, *_ in both})
     return paired_difference(*([mean(arm[key] for key in both if key[0] == out) for out in classes] for arm in arms)) if len(classes) > 1 else None
 
 

@@ -21,6 +21,7 @@ from .attacks import PGD, MultiTargeted, Threat
 from .evaluation import correct, evaluate_robustness, robust
 from .checkpoints import digest, piecewise, read_checkpoint
 from .files import check_writable, clear_leftovers, lock, results_folder
+from .ledger import Paired
 from .arguments import check_kind
 from .checks import check_choice, check_values, to_float, warn_of_tiny
 from .commands import Command, add_settings, given_settings, option
@@ -307,11 +308,11 @@ def _beside_printed(interval: Sequence[float],  # ends of a 95% interval, in per
 
 
 def _unlike(records: Sequence[dict],  # of runs on one data set
-            ) -> list[str]:  # such as "epochs (6, 18)"; empty where the runs may be compared
+            ) -> list[str]:  # such as "epochs (6 and 18)"; empty where the runs may be compared
     "In what runs with true and with random labels differ, beside the labels."
     told = {"epochs": lambda s: s["recipe"]["epochs"], "precision": lambda s: s["recipe"]["precision"], "eps": lambda s: s["eps"], "seed": lambda s: s["seed"]}
-    found = {name: [says(r["settings"]) for r in records] for name, says in told.items()}
-    return [f"{name} ({', '.join(map(str, values))})" for name, values in found.items() if len(set(values)) > 1]
+    found = {name: [says(r["settings"]) for r in records] for name, says in told.items()} | {"platform": [Paired.platform(r) for r in records]}
+    return [f"{name} ({' and '.join(map(str, values))})" for name, values in found.items() if len(set(values)) > 1]
 
 # %% ../nbs/08_proof_of_concept.ipynb #8183b3b2
 def _cost_of_noise(records: Sequence[dict],  # of runs on one data set

@@ -52,7 +52,7 @@ def _mixed(runs: Iterable[dict],  # the records of one row
            ) -> list[str]:  # empty for runs that were made alike
     "What the runs of a row do not have in common although their settings agree: platform, and the choice of images for MT."
     platforms = sorted({Paired.platform(r) for r in runs})
-    choices = sorted({((r.get("data") or {}).get("subsets") or {}).get("adv_test_acc/mt", {}).get("choice", "the first") for r in runs})
+    choices = sorted({images[1] for r in runs if (images := Paired.images(r, "adv_test_acc/mt"))})
     return [" and ".join(found) for found in (platforms, choices) if len(found) > 1]
 
 # %% ../nbs/09_results.ipynb #ed29f57e

@@ -14,6 +14,7 @@ from typing import Any
 
 from .arguments import check_kind
 from .comparison import comparable, printed_row
+from .ledger import Paired
 from .networks import ARCHS
 from .paper import DROPOUT_TABLES, ROW_TABLES, published_label, table
 from .recipes import PROFILES
@@ -37,13 +38,6 @@ def _at(metrics: Any, place: Sequence[str]) -> float | None:
 def _values(runs: Sequence[dict], column: str) -> list[float]:
     place = _MEASURED[column]
     return [check_kind(f"record.metrics.{'.'.join(place)}", value, Real) for r in runs if (value := _at(r["metrics"], place)) is not None]
-
-
-def _mt_images(run: Mapping) -> str | None:
-    "Which test images the multi-targeted attack took: all, the first, or a choice that the record names; None where it was not run."
-    n, chosen = (_at(run, ("metrics", "counts", name)) for name in ("test_acc", "adv_test_acc/mt")), _at(run, ("data", "subsets", "adv_test_acc/mt", "choice"))
-    whole, some = n
-    return None if some is None else "all" if some == whole else str(chosen or "the first")
 
 
 def _either(values: Sequence[object]) -> str:
@@ -107,7 +101,7 @@ def _about(runs: Sequence[dict]) -> dict:
     name, same = run_name(s), [p for arch in ARCHS for attack in ROW_TABLES if (p := printed_row({**s, "arch": arch}, attack))]
     return {"source": "ours", "dataset": name.dataset, "network": name.arch, "row": row_label(s), "profile": name.profile, "seeds": len(runs),
             "test_n": _at(metrics, ("counts", "test_acc")), "pgd_n": _at(metrics, ("counts", "adv_test_acc/pgd")), "mt_n": _at(metrics, ("counts", "adv_test_acc/mt")),
-            "mt_images": _either([_mt_images(r) for r in runs]) or None,
+            "mt_images": _either([(Paired.images(r, "adv_test_acc/mt") or (0, ""))[1] for r in runs]) or None,
             "precision": _either([r["settings"]["recipe"].get("precision") for r in runs]),
             "platform": _either([e.get("processor") if e.get("device") == "cpu" else e.get("device") for e in (r.get("environment") or {} for r in runs)]),
             "printed": " ".join(sorted({str(p["table"]) for p in same if p["arch"] == name.arch}, key=int)), "printed_row": _label(same[0]) if same else "",
