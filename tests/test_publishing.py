@@ -1,12 +1,18 @@
 """What must not be published, where the chapter tries other cases."""
 import json
+import re
 import shutil
+from statistics import mean, stdev
 
 import pytest
 
+from robustacc.dropout import _arms, _study_rows
 from robustacc.files import checkout
+from robustacc.ledger import _variant_rows, metric
 from robustacc.publishing import publish
-from robustacc.records import published_name, read_record
+from robustacc.records import find_records, published_name, read_record
+from robustacc.results import _by_row
+from robustacc.runs import run_name
 
 
 @pytest.fixture
@@ -53,3 +59,26 @@ def test_a_name_does_not_lead_out_of_the_folder(a_run, tmp_path, dataset, monkey
     assert not (tmp_path / "results" / published_name(record, path)).resolve().is_relative_to(tmp_path / "results")
     with pytest.raises(ValueError, match="outside of"): publish([path])
     assert not (tmp_path / "results").exists() and not list(tmp_path.glob("**/x.json"))
+
+
+def of_results(records, profile): return _by_row(records)
+def of_dropout(records, profile):
+    names = {run_name(row.settings).path for row in _study_rows(records[0]["settings"]["dataset"], profile=profile)}
+    return [list(seeds.values()) for seeds in _arms([r for r in records if run_name(r["settings"]).path in names], profile=profile).values()]
+def of_ledger(records, profile):
+    return [list(seeds.values()) for (_, label), variants in _variant_rows(records, profile=profile).items() if "released" in variants or label == "Natural" for seeds in variants.values()]
+
+
+@pytest.mark.parametrize("page,rows", [pytest.param(page, rows, id=f"{page.parent.parent.name}-{page.stem}") for kind, rows in (("results", of_results), ("dropout", of_dropout), ("ledger", of_ledger))
+                                       for page in sorted((checkout() / "results").glob(f"*/notebooks/{kind}-*.ipynb"))])
+def test_a_page_of_rows_says_what_the_published_records_say(page, rows):
+    "A page that was made where another run of a row lay would tell that run's numbers."
+    outputs = [output.get("data", {}) for cell in json.loads(page.read_text())["cells"] for output in cell.get("outputs", [])]
+    text = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", " ".join("".join(data.get(kind, "")) for data in outputs for kind in ("text/markdown", "text/html"))))
+    groups = rows(find_records(page.stem.split("-")[1], folders=(checkout() / "results",)), page.parent.parent.name)
+    assert groups
+    for runs in groups:
+        for path in (("test_acc",), ("adv_test_acc", "pgd")):
+            values = [metric(record, path) for record in runs]
+            expected = f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+            assert expected in text, (runs[0]["file"], path, expected)
