@@ -82,3 +82,13 @@ def test_a_page_of_rows_says_what_the_published_records_say(page, rows):
             values = [metric(record, path) for record in runs]
             expected = f"{mean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
             assert expected in text, (runs[0]["file"], path, expected)
+
+
+@pytest.mark.parametrize("page", sorted((checkout() / "results").glob("*/notebooks/smoothness-*.ipynb")), ids=lambda page: page.stem)
+def test_a_page_on_smoothness_says_what_its_record_says_within_networks(page):
+    text = "".join("".join(output.get("data", {}).get("text/markdown", "")) for cell in json.loads(page.read_text())["cells"] for output in cell.get("outputs", []))
+    within = read_record(checkout() / "results" / "smoothness" / f"{page.stem.split('-')[1]}.json")["metrics"]["within"]
+    expected = {(f"{one['profile']}, {one['arch']}", one["row"], str(one["n"]), f"{100 * one['broken']:.1f}%") for one in within}  # the page has those whose weights are published
+    said = {tuple(line.split(" | ")) for line in re.findall(r"^\| ((?:smoke|quick|medium|paper), \w+ \| [^|]+ \| \d+ \| [\d.]+%) \|", text, re.M)}
+    assert said <= expected, said - expected
+    assert bool(said) == bool(within)
