@@ -70,7 +70,7 @@ def notebook(path, *cells, **metadata):
 
 
 FINDINGS = ("index", "closest-pairs", "constructed", "cost", "explorer", "how-robust", "label-noise", "ledger", "proved-trade-off", "random-labels", "separated", "smoothness")
-LINKED = ("01_separation.ipynb", "02_theory.ipynb", "02a_conflicts.ipynb", "03a_lipschitz.ipynb", "04a_ledger.ipynb", "08a_verdicts.ipynb", "08c_cost.ipynb", "08d_label_noise.ipynb", "09a_smoothness.ipynb")  # chapters that the findings name
+LINKED = ("01_separation.ipynb", "02_theory.ipynb", "02a_conflicts.ipynb", "03a_lipschitz.ipynb", "04a_ledger.ipynb", "08a_verdicts.ipynb", "08c_cost.ipynb", "08d_label_noise.ipynb", "08f_nearest_category.ipynb", "09a_smoothness.ipynb")  # chapters that the findings name
 METHOD = dict(name="TRADES", label="TRADES(beta=6)", variant="paper", steps=10, step=.2, beta=6.)
 RECORD = dict(kind="train", metrics={"test_acc": 97.5, "adv_test_acc": {"pgd": 80., "mt": 70.}, "counts": {"adv_test_acc/mt": 100}}, data={}, environment={}, source={"commit": "0123456789abcdef", "dirty": False}, seconds=1., schema=RECORD_SCHEMA["properties"]["schema"]["const"], settings=dict(
     dataset="digits", arch="CNN2", profile="smoke", seed=0, dropout=None, eps=.1, tools=None, method=METHOD, recipe=as_json(asdict(PROFILES["smoke"]["digits"][1]))))
@@ -390,6 +390,10 @@ def test_the_pages_of_the_experiments_say_what_their_rules_say(built, tmp_path):
             "test": {"acc": 90. + seed - harm, "adv_acc": 60.}, "train": {"acc": 100., "adv_acc": {"at": 30. + seed, "trades": 96., "natural": 0.}[method]}}
     records = [{**RECORD, "kind": kind, "file": f"{kind}/{dataset}.json", "settings": {"dataset": dataset, "planned": 144, "finished": len(trials)}, "metrics": {"found": judge(trials)}}
                for kind, dataset, trials, judge in (("cost", "digits", costs, cost._found), ("cost", "mnist", full, cost._found), ("label_noise", "digits", noisy, label_noise._found))]
+    points = {"mean": 8., "low": 6.5, "high": 9.5, "classes": 10}
+    near = [{"method": "at", "word": "more often", **points, "p": .01, "linf": points, "beyond": {**points, "mean": 5., "low": 3.25, "high": 6.75}},
+            {"method": "trades", "word": "not known", **points, "mean": 1., "low": -2., "high": 4., "p": .4, "linf": points, "beyond": {**points, "mean": -.5, "low": -.5, "high": -.5}}]
+    records.append({**records[0], "kind": "nearest_category", "file": "nearest_category/digits.json", "metrics": {"found": {"agreement": [], "more": near}}, "settings": {"dataset": "digits", "planned": 90, "finished": 90}})
     shutil.copy(built / "_proc" / "index.ipynb", tmp_path)
     findings.write_findings(tmp_path, ROOT / "nbs", records, {})
     def told(name): return html.unescape("\n".join(cell["source"] for cell in pages.read_notebook(tmp_path / f"{name}.ipynb")["cells"]))
@@ -408,6 +412,8 @@ def test_the_pages_of_the_experiments_say_what_their_rules_say(built, tmp_path):
     assert "AT does not fit random labels robustly on digits, in the steps" in said and "[not confirmed]" in said
     assert "| digits | 40% | 4.04 [3.94, 4.14], clear | 12.12 [11.82, 12.42], clear | 8.08 [7.88, 8.28], clear |" in said
     assert "cost AT 8.08 [7.88, 8.28] points more than natural training on digits: more, clearly" in said
+    lines = [line for line in told("findings/constructed").splitlines() if "90 of 90 trials" in line]
+    assert [line.split(" | ")[1:5] for line in lines] == [["AT", "8.00 [6.50, 9.50]", "5.00 [3.25, 6.75]", "more often"], ["TRADES(6)", "1.00 [-2.00, 4.00]", "-0.50 (the same in all 10 pairs)", "not known"]]
     claims = {line.split("](")[1].split(")")[0]: line for line in told("findings/index").splitlines() if line.startswith("| [")}
     assert "3.99 points at radius 0.1, 1.01 points at radius 0.2" in claims["cost.ipynb"] and "[qualified]" in claims["cost.ipynb"]
     assert "digits: 30.0%, 31.0%, 32.0% of the training images" in claims["label-noise.ipynb"]
