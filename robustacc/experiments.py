@@ -203,16 +203,15 @@ def _run_trials(trials: Iterable[Trial],  # in the order in which they are wante
                 notebook: str = "08b_experiments.ipynb",  # named in the records
                 ) -> tuple[int, int]:  # how many are finished, how many are not
     "Run trials one after the other; a line for each that was run."
-    begun, loaded, done, trials = time.monotonic(), {}, 0, list(trials)
+    begun, loaded, trials = time.monotonic(), {}, list(trials)
     for trial in trials:
-        if finished(_trial_path(trial, runs), _settings(trial)) is None:
-            if time.monotonic() - begun > 60 * minutes: continue
-            if trial.dataset not in loaded: loaded[trial.dataset] = load(trial.dataset)
-            try: record = _run_trial(trial, runs=runs, data=loaded[trial.dataset], notebook=notebook)
-            except LockedError: continue
-            test = record["metrics"]["test"]
-            print(f"{(time.monotonic() - begun) / 60:6.1f} min  {trial.dataset}/{_trial_name(trial)}  {test['acc']:.1f} / {test['adv_acc']:.1f}", flush=True)
-        done += 1
+        if finished(_trial_path(trial, runs), _settings(trial)) is not None or time.monotonic() - begun > 60 * minutes: continue
+        if trial.dataset not in loaded: loaded[trial.dataset] = load(trial.dataset)
+        try: record = _run_trial(trial, runs=runs, data=loaded[trial.dataset], notebook=notebook)
+        except LockedError: continue
+        test = record["metrics"]["test"]
+        print(f"{(time.monotonic() - begun) / 60:6.1f} min  {trial.dataset}/{_trial_name(trial)}  {test['acc']:.1f} / {test['adv_acc']:.1f}", flush=True)
+    done = len(_trial_records(trials, runs=runs))                               # those of other processes too, which were not finished when they were passed over
     return done, len(trials) - done
 
 
