@@ -69,13 +69,17 @@ def of_ledger(records, profile):
     return [list(seeds.values()) for (_, label), variants in _variant_rows(records, profile=profile).items() if "released" in variants or label == "Natural" for seeds in variants.values()]
 
 
-@pytest.mark.parametrize("page,rows", [pytest.param(page, rows, id=f"{page.parent.parent.name}-{page.stem}") for kind, rows in (("results", of_results), ("dropout", of_dropout), ("ledger", of_ledger))
-                                       for page in sorted((checkout() / "results").glob(f"*/notebooks/{kind}-*.ipynb"))])
-def test_a_page_of_rows_says_what_the_published_records_say(page, rows):
-    "A page that was made where another run of a row lay would tell that run's numbers."
+KINDS = (("results", of_results, "09_results"), ("dropout", of_dropout, "06_dropout"), ("ledger", of_ledger, "04a_ledger"))
+PAGES = [(page, rows, page.stem.split("-")[1], page.parent.parent.name) for kind, rows, _ in KINDS for page in sorted((checkout() / "results").glob(f"*/notebooks/{kind}-*.ipynb"))]
+CHAPTERS = [(checkout() / "nbs" / f"{name}.ipynb", rows, "digits", "smoke") for _, rows, name in KINDS]
+
+
+@pytest.mark.parametrize("page,rows,dataset,profile", [pytest.param(*given, id=f"{given[3]}-{given[0].stem}") for given in PAGES + CHAPTERS])
+def test_a_page_of_rows_says_what_the_published_records_say(page, rows, dataset, profile):
+    "A page, or chapter, that was made where another run of a row lay would tell that run's numbers."
     outputs = [output.get("data", {}) for cell in json.loads(page.read_text())["cells"] for output in cell.get("outputs", [])]
     text = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", " ".join("".join(data.get(kind, "")) for data in outputs for kind in ("text/markdown", "text/html"))))
-    groups = rows(find_records(page.stem.split("-")[1], folders=(checkout() / "results",)), page.parent.parent.name)
+    groups = rows(find_records(dataset, folders=(checkout() / "results",)), profile)
     assert groups
     for runs in groups:
         for path in (("test_acc",), ("adv_test_acc", "pgd")):
@@ -84,10 +88,11 @@ def test_a_page_of_rows_says_what_the_published_records_say(page, rows):
             assert expected in text, (runs[0]["file"], path, expected)
 
 
-@pytest.mark.parametrize("page", sorted((checkout() / "results").glob("*/notebooks/smoothness-*.ipynb")), ids=lambda page: page.stem)
-def test_a_page_on_smoothness_says_what_its_record_says_within_networks(page):
+@pytest.mark.parametrize("page,dataset", [pytest.param(page, page.stem.split("-")[-1] if page.parent.name == "notebooks" else "digits", id=page.stem)
+                                          for page in (*sorted((checkout() / "results").glob("*/notebooks/smoothness-*.ipynb")), checkout() / "nbs" / "09a_smoothness.ipynb")])
+def test_a_page_on_smoothness_says_what_its_record_says_within_networks(page, dataset):
     text = "".join("".join(output.get("data", {}).get("text/markdown", "")) for cell in json.loads(page.read_text())["cells"] for output in cell.get("outputs", []))
-    within = read_record(checkout() / "results" / "smoothness" / f"{page.stem.split('-')[1]}.json")["metrics"]["within"]
+    within = read_record(checkout() / "results" / "smoothness" / f"{dataset}.json")["metrics"]["within"]
     expected = {(f"{one['profile']}, {one['arch']}", one["row"], str(one["n"]), f"{100 * one['broken']:.1f}%") for one in within}  # the page has those whose weights are published
     said = {tuple(line.split(" | ")) for line in re.findall(r"^\| ((?:smoke|quick|medium|paper), \w+ \| [^|]+ \| \d+ \| [\d.]+%) \|", text, re.M)}
     assert said <= expected, said - expected
