@@ -163,8 +163,8 @@ class _Sides:
               ) -> bool:
         "Whether the records measured a metric on the same images, or each on all of its split."
         keys = ["/".join((part, *path[1:])) for part in (("adv_train_acc", "adv_test_acc") if path[0] == "adv_gap" else path[:1])]
-        chosen = [[_Sides.images(r, key) for r in records] for key in keys]
-        return all(len({which if which is None or which[1] != "all" else "all" for which in some}) == 1 for some in chosen)
+        def which(record, key): return "all" if (images := _Sides.images(record, key)) and images[1] == "all" else images
+        return all(len({which(r, key) for r in records}) == 1 for key in keys)
 
 # %% ../nbs/04a_ledger.ipynb #3c8c9084
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _about(runs: Sequence[dict]) -> dict:
     name, same = run_name(s), [p for arch in ARCHS for attack in ROW_TABLES if (p := printed_row({**s, "arch": arch}, attack))]
     return {"source": "ours", "dataset": name.dataset, "network": name.arch, "row": row_label(s), "profile": name.profile, "seeds": len(runs),
             "test_n": _at(metrics, ("counts", "test_acc")), "pgd_n": _at(metrics, ("counts", "adv_test_acc/pgd")), "mt_n": _at(metrics, ("counts", "adv_test_acc/mt")),
-            "mt_images": _either([(Paired.images(r, "adv_test_acc/mt") or (0, ""))[1] for r in runs]) or None,
+            "mt_images": _either([images[1] for r in runs if (images := Paired.images(r, "adv_test_acc/mt"))]) or None,
             "precision": _either([r["settings"]["recipe"].get("precision") for r in runs]),
             "platform": _either([e.get("processor") if e.get("device") == "cpu" else e.get("device") for e in (r.get("environment") or {} for r in runs)]),
             "printed": " ".join(sorted({str(p["table"]) for p in same if p["arch"] == name.arch}, key=int)), "printed_row": _label(same[0]) if same else "",
